@@ -1,0 +1,281 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line: each command is a door to a module of its own, imported when it is used.
+
+Exit status: 0 fine, 1 findings, 2 refused or bad input, 3 unreachable, 4 failed. With --json standard output is one
+JSON object and nothing else; progress and sentences go to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infini.errors import InfiniError
+
+app = typer.Typer(
+    help="The platform of Infini. A first evening: `./infini staging up --yes`, then `./infini verify`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+staging_app = typer.Typer(help="The platform in small, in containers on this machine.", no_args_is_help=True)
+app.add_typer(staging_app, name="staging")
+
+InventoryOption = Annotated[str, typer.Option("--inventory", "-i", help="A name under inventory/, or a path.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Install what this machine lacks without asking.")]
+
+
+def _end(answer: dict[str, Any], as_json: bool, status: int = 0) -> None:
+    """Print the object where it is asked for and leave with the status."""
+    if as_json:
+        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    raise typer.Exit(status)
+
+
+def _say(text: str) -> None:
+    from infini.runner import console
+
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    inventory: Annotated[
+        str, typer.Option("--inventory", "-i", help="Also look at this inventory, e.g. production.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what this machine lacks, and the command that mends it."""
+    from infini import doctor as the_doctor
+
+    findings = list(the_doctor.inventory(inventory) if inventory else the_doctor.machine())
+    for finding in findings:
+        _say(f"✗ {finding.says}\n    {finding.mend}")
+    if not findings:
+        _say("✓ Nothing is missing." + ("" if inventory else " Next: ./infini staging up"))
+    shown = [{"says": finding.says, "mend": finding.mend} for finding in findings]
+    _end({"ok": not findings, "findings": shown}, as_json, 1 if findings else 0)
+
+
+@staging_app.command("up")
+def staging_up(yes: YesOption = False, as_json: JsonOption = False) -> None:
+    """Build the hosts, apply everything and check it. Run it again at any time: it goes on where it was."""
+    from infini import staging, verify
+    from infini.hosts import Inventory
+    from infini.runner import console
+
+    _mend_machine(yes)
+    result = staging.up()
+    answer = result.as_json()
+    if not result.ok:
+        _say(result.sentence())
+        _end(answer, as_json, 4)
+    inventory = Inventory(staging.INVENTORY)
+    report = verify.verify(str(inventory.path))
+    report.print(console, everything=False)
+    console.print(staging.site_table(inventory, report))
+    answer |= {"ok": report.ok, "checks": report.checks, "findings": report.as_json()["failed"]}
+    _end(answer, as_json, 0 if report.ok else 1)
+
+
+def _agreed(question: str) -> bool:
+    return sys.stdin.isatty() and typer.confirm(question, default=True, err=True)
+
+
+def _mend_machine(yes: bool, tools: dict[str, str] | None = None) -> None:
+    """Install missing packages if the operator agrees, and refuse a machine that cannot do."""
+    from infini import doctor as the_doctor
+    from infini.errors import RefusedError
+
+    tools = tools or the_doctor.TOOLS
+    packages = the_doctor.missing_packages(tools)
+    agreed = yes or (
+        packages and sys.stdin.isatty() and typer.confirm(f"Install {', '.join(packages)}?", default=True, err=True)
+    )
+    if packages and agreed:
+        _say(f"Installing {', '.join(packages)} …")
+        the_doctor.install(packages)
+    findings = list(the_doctor.machine(tools))
+    if findings:
+        raise RefusedError("\n".join(f"{finding.says} Mend: {finding.mend}" for finding in findings))
+
+
+@staging_app.command("down")
+def staging_down(as_json: JsonOption = False) -> None:
+    """Remove everything that `up` made, and only that; what was downloaded stays for the next time."""
+    from infini import staging
+
+    there = staging.down()
+    _say("The bench is gone." if there else "There was no bench.")
+    _end({"ok": True, "changed": int(there)}, as_json)
+
+
+@staging_app.command("reset")
+def staging_reset(yes: YesOption = False, as_json: JsonOption = False) -> None:
+    """Take the bench down and bring a fresh one up."""
+    from infini import staging
+
+    staging.down()
+    staging_up(yes, as_json)
+
+
+@staging_app.command("status")
+def staging_status(as_json: JsonOption = False) -> None:
+    """Say which hosts there are, half-made ones too."""
+    from infini import staging
+
+    found = staging.status()
+    for host in found["hosts"]:
+        _say(f"{host['name']}: {host['state']} ({host['image']})")
+    if not found["hosts"]:
+        _say(
+            "There is no bench"
+            + (", but its network is left: ./infini staging down" if found["network"] else ": ./infini staging up")
+        )
+    _end({"ok": True, **found}, as_json)
+
+
+@staging_app.command("ssh", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def staging_ssh(host: str, context: typer.Context) -> None:
+    """Open a shell on a host of the bench, or run a command there."""
+    from infini import staging
+
+    staging.ssh(host, context.args)
+
+
+@app.command()
+def apply(
+    playbook: Annotated[str, typer.Argument(help="A name under playbooks/ (base, web, …), or a path.")] = "site",
+    inventory: InventoryOption = "staging",
+    check: Annotated[bool, typer.Option("--check", help="Change nothing, say what would change.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show each change, line by line; secrets are masked.")] = False,
+    limit: Annotated[str, typer.Option("--limit", help="Only these hosts or groups.")] = "all",
+    overwrite: Annotated[
+        list[str] | None, typer.Option(help="A file edited by hand that may be overwritten; repeatable.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply a playbook to an inventory. Look first: --check --diff."""
+    from infini.apply import apply as run
+
+    result = run(playbook, inventory, check=check, diff=diff, limit=limit, overwrite=overwrite or ())
+    if diff:
+        sys.stderr.write(result.differences())
+    answer = result.as_json()
+    if not result.ok:
+        _say(result.sentence())
+        _end(answer, as_json, 3 if result.unreachable and not result.failures else 4)
+    verb = "Would change" if check else "Changed"
+    _say(f"{verb}: {result.changed} of {result.tasks} tasks, in {result.seconds:.0f} s.")
+    _end(answer, as_json)
+
+
+@app.command()
+def verify(
+    inventory: InventoryOption = "staging",
+    html: Annotated[Path | None, typer.Option(help="Also write the page to this file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run every check, from outside, and say what is wrong with the mend (in French)."""
+    from infini import staging
+    from infini import verify as the_verify
+    from infini.hosts import Inventory
+    from infini.runner import console
+
+    the_inventory = Inventory(inventory)
+    staging.keep_authority(the_inventory)
+    report = the_verify.verify(str(the_inventory.path))
+    report.print(console)
+    if html:
+        html.write_text(report.as_html())
+    _end(report.as_json(), as_json, 0 if report.ok else 1)
+
+
+@app.command()
+def drift(inventory: InventoryOption = "staging", as_json: JsonOption = False) -> None:
+    """Name the files that were edited by hand since we wrote them."""
+    from infini import drift as the_drift
+
+    answer = the_drift.drift(inventory)
+    for found in answer["files"]:
+        _say(f"{found['host']}: {found['path']}\n{found['diff']}")
+    _say(
+        "No managed file was edited by hand."
+        if answer["ok"]
+        else f"{len(answer['files'])} files differ from what we wrote."
+    )
+    _end(answer, as_json, 0 if answer["ok"] else 1)
+
+
+@app.command()
+def runs(as_json: JsonOption = False) -> None:
+    """List the runs of the last 90 days and where their logs are."""
+    from infini.runner import RUNS
+
+    found = sorted(entry.name for entry in RUNS.iterdir()) if RUNS.exists() else []
+    for name in found:
+        _say(f"{name}: .infini/runs/{name}/log")
+    _end({"ok": True, "runs": found}, as_json)
+
+
+@app.command("test")
+def run_tests(
+    stage: Annotated[str, typer.Argument(help="lint, unit, molecule or e2e; without a word, all of them.")] = "",
+    long: Annotated[bool, typer.Option("--long", help="Also benches, abuse and many seeds.")] = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run what CI runs."""
+    from infini import doctor as the_doctor
+    from infini import testing
+
+    if stage and stage not in testing.STAGES:
+        raise typer.BadParameter(f"there is no stage “{stage}”: name one of {', '.join(testing.STAGES)}")
+    _mend_machine(yes, {**the_doctor.TOOLS, **the_doctor.TEST_TOOLS})
+    answer = testing.run(stage or None, long)
+    if not as_json:
+        sys.stdout.write(f"{answer['passed']} passed, {answer['failed']} failed, {answer['skipped']} skipped\n")
+    _end(answer, as_json, 0 if answer["ok"] else 1)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="tree or up.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Measure, as ratios against the raw lower bound and a peer in the same run."""
+    from infini import measure
+
+    answer = measure.run(name)
+    for case, measures in answer["measures"].items():
+        _say(f"{case}: " + ", ".join(f"{key} {value}" for key, value in measures.items()))
+    for pair, ratio in answer["ratios"].items():
+        _say(f"{pair}: {ratio:.2f}")
+    _end(answer, as_json, 0 if answer["ok"] else 1)
+
+
+def _guarded(command: Callable[[], Any]) -> None:
+    """Turn our errors into one sentence and their exit status."""
+    try:
+        command()
+    except InfiniError as error:
+        _say(f"✗ {error}")
+        if "--json" in sys.argv:
+            sys.stdout.write(json.dumps({"ok": False, "error": str(error)}) + "\n")
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        _say("Stopped. `infini staging status` shows what is there; running the command again goes on.")
+        sys.exit(130)
+
+
+def main() -> None:
+    """Run the command."""
+    _guarded(lambda: app(prog_name="infini"))

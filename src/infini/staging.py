@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`infini staging`: bring the platform in small up, look at it, take it down."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from infini import ROOT, STATE, bench
+from infini.apply import apply
+from infini.errors import FailedError, RefusedError
+from infini.hosts import Inventory
+from infini.runner import RunResult, play
+from infini.verify import Report
+
+INVENTORY = "staging"
+
+
+def name() -> str:
+    """Return the name of the bench that this command works on; tests have one of their own."""
+    return os.environ.get("INFINI_BENCH", "staging")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Refuse a second command on the same bench; the kernel forgets the lock of a killed one."""
+    STATE.mkdir(mode=0o700, exist_ok=True)
+    with (STATE / f"{name()}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RefusedError(f"Another command is at work on the bench “{name()}”: wait for its end") from None
+        yield
+
+
+def create() -> RunResult:
+    """Make the hosts that are missing and prove that they hold what the roles rely on."""
+    return play(ROOT / "playbooks/bench/create.yml", str(ROOT / "inventory" / INVENTORY), quiet=False)
+
+
+def up() -> RunResult:
+    """Bring hosts and platform up; the result counts both. What fails is a FailedError with its sentence."""
+    with _alone():
+        made = create()
+        if not made.ok:
+            raise FailedError(made.sentence())
+        applied = apply("site", INVENTORY)
+        applied.seconds += made.seconds
+        applied.tasks += made.tasks
+        if applied.ok:
+            keep_authority(Inventory(INVENTORY))
+        return applied
+
+
+def keep_authority(inventory: Inventory) -> None:
+    """Copy the roots of a bench's certificate authority to where curl and `verify` find them.
+
+    The authority makes a new root whenever it starts, and certificates of an older one live on: so it keeps them all.
+    """
+    servers = inventory.hosts("acme_servers")
+    if not servers:
+        return  # production's authority is known to everyone
+    server = inventory.connection(servers[0])
+    roots = bench.run(*server.ssh("-o", "BatchMode=yes"), "cat", "/var/lib/pebble/roots.pem").stdout
+    Path(inventory.get(server.host, "hosting_authorities")[0]).write_text(roots)
+
+
+def down() -> bool:
+    """Remove all that the bench made, and only that; return whether anything was there."""
+    with _alone():
+        return bench.destroy(name())
+
+
+def status() -> dict[str, Any]:
+    """Return the bench's hosts and their state, half-made ones too."""
+    hosts = [
+        {"name": container["Names"][0], "state": container["State"], "image": container["Image"]}
+        for container in bench.containers(name())
+    ]
+    network = bench.run("podman", "network", "exists", f"infini-{name()}", check=False).returncode == 0
+    return {"bench": name(), "network": network, "hosts": hosts}
+
+
+def ssh(host: str, command: list[str]) -> None:
+    """Replace this process by an SSH session on a host of the bench."""
+    inventory = Inventory(INVENTORY)
+    if host not in inventory.hosts():
+        raise RefusedError(f"The bench has no host “{host}”: it has {', '.join(inventory.hosts())}")
+    line = inventory.connection(host).ssh()
+    os.execvp(line[0], [*line, *command])  # noqa: S606  the whole point: no shell, no second process
+
+
+def site_table(inventory: Inventory, report: Report) -> Table:
+    """Say of each site whether it answers, and where to look at it."""
+    table = Table("site", "account", "PHP", "answers", "look at it")
+    web = inventory.hosts("webs")[0]
+    address, authority = inventory.get(web, "hosting_ipv4"), inventory.get(web, "hosting_authorities")[0]
+    wrong = [check.id for check in report.failed]
+    for site in inventory.get(web, "hosting_sites"):
+        name = site["name"]
+        look = f"curl --cacert {os.path.relpath(authority)} --resolve {name}:443:{address} https://{name}/"
+        table.add_row(
+            name,
+            site["account"],
+            site.get("php", "static"),
+            "no" if any(name in check for check in wrong) else "yes",
+            look,
+        )
+    return table
