@@ -132,9 +132,24 @@ def _authorities() -> list[Path]:
     return sorted(AUTHORITIES.glob("**/*.crt"))
 
 
+def _recipe() -> list[str]:
+    """Return what makes an image, as mmdebstrap's arguments."""
+    return [
+        *("--variant=minbase", f"--include={PACKAGES}"),
+        *(f"--customize-hook=copy-in {path} {AUTHORITIES}" for path in _authorities()),
+        '--customize-hook=chroot "$1" update-ca-certificates >/dev/null 2>&1',
+        # Host keys belong to a host, not to an image.
+        '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*',
+        # Empty, not missing: systemd would take the boot for the first and enable every unit's preset (ssh.socket).
+        '--customize-hook=: >"$1"/etc/machine-id',
+        # It fails in every container: there are no modules to load.
+        '--customize-hook=ln -s /dev/null "$1"/etc/systemd/system/systemd-modules-load.service',
+    ]
+
+
 def image(release: str) -> str:
     """Return the image's name; its tag changes when anything that goes into it does."""
-    recipe = PACKAGES.encode() + b"".join(path.read_bytes() for path in _authorities())
+    recipe = "\n".join(_recipe()).encode() + b"".join(path.read_bytes() for path in _authorities())
     return f"localhost/infini-bench-{release}:{hashlib.sha256(recipe).hexdigest()[:12]}"
 
 
@@ -156,17 +171,8 @@ def _bootstrap(release: str, tar: Path) -> None:
     temporary = CACHE / "tmp" / release  # what a killed run left here is removed by the next one
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    hooks = [f"--customize-hook=copy-in {path} {AUTHORITIES}" for path in _authorities()]
     done = subprocess.run(
-        [
-            *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", *hooks),
-            '--customize-hook=chroot "$1" update-ca-certificates >/dev/null 2>&1',
-            # Host keys and the machine's identity belong to a host, not to an image.
-            '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/machine-id',
-            # It fails in every container: there are no modules to load.
-            '--customize-hook=ln -s /dev/null "$1"/etc/systemd/system/systemd-modules-load.service',
-            *(release, str(part)),
-        ],
+        ["mmdebstrap", "--quiet", *_recipe(), release, str(part)],
         env={**os.environ, "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,

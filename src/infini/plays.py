@@ -59,14 +59,14 @@ def _weight(task: dict[str, Any], folder: Path) -> int:
 def count_tasks(playbook: Path) -> int:
     """Return how many tasks a run of the playbook starts at most; handlers come on top.
 
-    A role with an argument spec costs one more: Ansible validates it first.
+    A role with an argument spec costs one more (Ansible validates it first), and so does gathering facts once.
     """
-    total = 0
+    total, gathers = 0, False
     for play in plays(playbook):
         for section in ("pre_tasks", "tasks", "post_tasks"):
             total += sum(_weight(task, playbook.parent) for task in play.get(section, []))
         for role in roles_of(play):
             folder = ROOT / "roles" / role
             total += _tasks(folder / "tasks/main.yml") + (folder / "meta/argument_specs.yml").exists()
-        total += 1 if play.get("gather_facts") else 0
-    return total
+        gathers = gathers or play.get("gather_facts", True)
+    return total + gathers

@@ -18,7 +18,7 @@ def answers(monkeypatch, table):
     """Let `run` answer from a table: the first key that is a prefix of the command wins."""
     asked = []
 
-    def run(*command, check=True, stdin=None):
+    def run(*command, check=True, stdin=None):  # noqa: ARG001  the signature it stands in for
         asked.append(command)
         line = " ".join(command)
         code, out = next((answer for key, answer in table.items() if line.startswith(key)), (0, ""))
@@ -50,7 +50,9 @@ def test_a_free_network_is_made_and_labelled(monkeypatch):
     assert any("infini.bench=test" in command for command in asked)
 
 
-@pytest.mark.parametrize(("state", "expected"), [("running", None), ("exited", "start"), ("created", "run"), ("", "run")])
+@pytest.mark.parametrize(
+    ("state", "expected"), [("running", None), ("exited", "start"), ("created", "run"), ("", "run")]
+)
 def test_a_host_is_made_started_or_left(monkeypatch, state, expected):
     asked = answers(monkeypatch, {"podman container inspect": (0, state), "podman exec": (0, "running")})
     assert bench._make_host(BENCH, BENCH.hosts[0], []) is (expected is not None)
@@ -95,6 +97,6 @@ def test_a_mirror_that_is_down_is_one_sentence(monkeypatch, tmp_path):
     failed = subprocess.CompletedProcess([], 1, "", "I: x\nE: apt-get update failed\n")
     monkeypatch.setattr(bench, "CACHE", tmp_path)
     monkeypatch.setattr(bench.subprocess, "run", lambda *_a, **_k: failed)
-    with pytest.raises(FailedError, match="apt-get update failed.*Is the package mirror reachable"):
+    with pytest.raises(FailedError, match=r"apt-get update failed.*Is the package mirror reachable"):
         bench._bootstrap("bookworm", tmp_path / "images/x.tar")
     assert not (tmp_path / "images/x.tar").exists()

@@ -14,12 +14,17 @@ def write(path, text):
 def test_imported_playbooks_are_read_in_order(tmp_path):
     write(tmp_path / "b.yml", "- {hosts: b, roles: [two, {role: three}]}\n")
     site = write(tmp_path / "a.yml", "- {hosts: a, roles: [one]}\n- ansible.builtin.import_playbook: b.yml\n")
-    assert [(play["hosts"], plays.roles_of(play)) for play in plays.plays(site)] == [("a", ["one"]), ("b", ["two", "three"])]
+    assert [(play["hosts"], plays.roles_of(play)) for play in plays.plays(site)] == [
+        ("a", ["one"]),
+        ("b", ["two", "three"]),
+    ]
 
 
 def test_tasks_are_counted_through_blocks_and_imports(tmp_path, monkeypatch):
     monkeypatch.setattr(plays, "ROOT", tmp_path)
-    write(tmp_path / "roles/one/tasks/main.yml", "- {ansible.builtin.import_tasks: more.yml}\n- block: [{a: 1}, {b: 2}]\n")
+    write(
+        tmp_path / "roles/one/tasks/main.yml", "- {ansible.builtin.import_tasks: more.yml}\n- block: [{a: 1}, {b: 2}]\n"
+    )
     write(tmp_path / "roles/one/tasks/more.yml", "- {c: 3}\n- {ansible.builtin.meta: flush_handlers}\n")
     write(tmp_path / "roles/one/meta/argument_specs.yml", "argument_specs: {}\n")
     book = write(tmp_path / "site.yml", "- {hosts: all, gather_facts: true, tasks: [{d: 4}], roles: [one]}\n")

@@ -37,7 +37,9 @@ def test_bad_values_are_told_with_the_mend(values, says):
 
 
 def test_each_unknown_key_is_told_of():
-    errors = preflight.contract_errors(SPEC, {"web_port": 1, "web_sites": [{"name": "a", "phpp": "x", "colour": "red"}]})
+    errors = preflight.contract_errors(
+        SPEC, {"web_port": 1, "web_sites": [{"name": "a", "phpp": "x", "colour": "red"}]}
+    )
     assert len(errors) == 2
 
 

@@ -30,9 +30,7 @@ def test_counts_come_from_the_stats():
 def test_the_first_failure_is_the_sentence():
     failed = {"host": "web", "task": "Write the tree", "res": {"msg": "nginx is not Apache"}}
     result = watch(("runner_on_failed", failed), ("runner_on_failed", {**failed, "host": "anatole"}))
-    assert result.sentence() == (
-        "web: “Write the tree” failed: nginx is not Apache\nThe whole log: .infini/runs/x/log"
-    )
+    assert result.sentence() == ("web: “Write the tree” failed: nginx is not Apache\nThe whole log: .infini/runs/x/log")
 
 
 def test_a_silent_host_is_named():
@@ -41,7 +39,9 @@ def test_a_silent_host_is_named():
 
 def test_differences_are_unified_diffs_headed_by_the_host():
     changed = {"before": "a\nb\n", "after": "a\nc\n", "before_header": "/etc/x", "after_header": "/etc/x"}
-    result = watch(("runner_on_ok", {"host": "web", "task": "t", "res": {"diff": [changed, {"before": 1, "after": 1}]}}))
+    result = watch(
+        ("runner_on_ok", {"host": "web", "task": "t", "res": {"diff": [changed, {"before": 1, "after": 1}]}})
+    )
     text = result.differences()
     assert text.startswith("web: --- /etc/x")
     assert "\n-b\n+c\n" in text

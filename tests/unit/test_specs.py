@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A role's contract, its defaults and its name cannot drift apart."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -44,7 +46,6 @@ def test_collections_are_those_that_the_locked_ansible_carries():
     wanted = yaml.safe_load((ROOT / "requirements.yml").read_text())["collections"]
     for collection in wanted:
         namespace, name = collection["name"].split(".")
-        manifest = next(iter(ansible_collections.__path__)) + f"/{namespace}/{name}/MANIFEST.json"
-        with open(manifest) as file:
-            version = yaml.safe_load(file)["collection_info"]["version"]
+        manifest = Path(next(iter(ansible_collections.__path__))) / namespace / name / "MANIFEST.json"
+        version = yaml.safe_load(manifest.read_text())["collection_info"]["version"]
         assert version in collection["version"].split(" or "), collection["name"]

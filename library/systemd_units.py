@@ -1,0 +1,186 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: systemd_units
+short_description: Own a whole set of systemd units
+description:
+  - Enables, disables, starts and stops a whole set of units in as few calls of systemctl as possible.
+  - Units that run already are left running; restarts and reloads are the business of handlers.
+  - In check mode a unit that the host does not have yet is reported as one that would be started.
+options:
+  units:
+    description: The units of the set. A name without suffix is a service.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: Name of the unit., type: str, required: true}
+      enabled: {description: Whether it is started at boot., type: bool, default: true}
+      state: {description: Whether it runs now., type: str, choices: [started, stopped], default: started}
+  prune:
+    description:
+      - Globs of unit names that are ours alone; those not in O(units) are stopped and disabled.
+      - The service that a pruned socket started is stopped with it.
+    type: list
+    elements: str
+    default: []
+  watch:
+    description: Globs of further units (slices, say) whose changed files also call for a daemon-reload.
+    type: list
+    elements: str
+    default: []
+  daemon_reload:
+    description: Whether systemd reads its files again first; V(auto) asks systemd whether it needs to.
+    type: str
+    choices: [auto, always, never]
+    default: auto
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: full}
+author: [Infini (https://infini.fr)]
+"""
+
+EXAMPLES = r"""
+- name: Run the pools' sockets, and only those
+  systemd_units:
+    units: "{{ php_pools | map('php_socket') | list }}"
+    prune: ["php*@*.socket"]
+"""
+
+RETURN = r"""
+enabled: {description: Units enabled now., type: list, elements: str, returned: always}
+started: {description: Units started now., type: list, elements: str, returned: always}
+disabled: {description: Units disabled now., type: list, elements: str, returned: always}
+stopped: {description: Units stopped now., type: list, elements: str, returned: always}
+reloaded: {description: Whether systemd read its files again., type: bool, returned: always}
+skipped_units:
+  description: Units whose own conditions keep them from running on this host.
+  type: list
+  elements: str
+  returned: always
+"""
+
+import dataclasses
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.hosting import units as thinking
+
+LINKS = Path("/etc/systemd/system")
+
+
+class Systemd:
+    """The units of this host, read and changed through systemctl."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def call(self, *words):
+        """Run systemctl and return (code, output, errors)."""
+        return self.module.run_command(["systemctl", "--no-pager", "--no-ask-password", *words])
+
+    def show(self, names):
+        """Return what systemd says of these names (globs cover loaded units only), in its order."""
+        if not names:
+            return []
+        code, out, err = self.call("show", "--property=" + ",".join(thinking.PROPERTIES), "--", *names)
+        if code != 0:
+            self.module.fail_json(msg=f"systemd does not answer on this host: {err.strip() or out.strip()}")
+        return thinking.parse_show(out)
+
+    def look(self, wanted, patterns):
+        """Return the wanted units by the name they were asked by, and those under the globs."""
+        asked = dict(zip([unit.name for unit in wanted], self.show([unit.name for unit in wanted])))
+        named = {name: dataclasses.replace(state, name=name) for name, state in asked.items()}
+        return {**{state.name: state for state in self.show(patterns)}, **named}
+
+    def enabled_under(self, patterns):
+        """Return the names under the globs that something wants at boot, loaded or not."""
+        links = [link.name for link in LINKS.glob("*.wants/*")] + [link.name for link in LINKS.glob("*.requires/*")]
+        return thinking.matching(links, patterns)
+
+    def apply(self, plan):
+        """Carry the plan out: first what goes, then what comes."""
+        for verb, names in (("stop", plan.stop), ("disable", plan.disable), ("enable", plan.enable)):
+            if names:
+                code, _out, err = self.call(verb, "--", *names)
+                if code != 0:
+                    self.module.fail_json(msg=f"systemctl {verb} failed on this host: {err.strip()}")
+        if plan.start:
+            self.call("reset-failed", "--", *plan.start)  # a unit that failed too often may be tried again
+            code, _out, err = self.call("start", "--", *plan.start)
+            if code != 0:
+                self.explain_failed_start(plan.start, err)
+
+    def explain_failed_start(self, names, err):
+        """Fail with the first unit that did not come up and the end of its journal."""
+        failed = [state.name for state in self.show(list(names)) if not state.running] or list(names)
+        unit = failed[0]
+        journal = self.module.run_command(["journalctl", "--no-pager", "-q", "-n", "15", "-o", "cat", "-u", unit])[1]
+        names = ", ".join(failed)
+        self.module.fail_json(msg=f"{names} did not start: see `journalctl -u {unit}` there. {err.strip()}\n{journal}")
+
+
+def main():
+    """Read, plan, write."""
+    spec = {
+        "name": {"type": "str", "required": True},
+        "enabled": {"type": "bool", "default": True},
+        "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "units": {"type": "list", "elements": "dict", "required": True, "options": spec},
+            "prune": {"type": "list", "elements": "str", "default": []},
+            "watch": {"type": "list", "elements": "str", "default": []},
+            "daemon_reload": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
+        },
+        supports_check_mode=True,
+    )
+    params, systemd = module.params, Systemd(module)
+    wanted = [
+        thinking.Wanted(thinking.full_name(unit["name"]), unit["enabled"], unit["state"] == "started")
+        for unit in params["units"]
+    ]
+    seen = systemd.look(wanted, params["prune"] + params["watch"])
+    reload = params["daemon_reload"] == "always" or (
+        params["daemon_reload"] == "auto" and any(s.needs_reload or s.load == "not-found" for s in seen.values())
+    )
+    if reload and not module.check_mode:
+        systemd.call("daemon-reload")
+        seen = systemd.look(wanted, params["prune"] + params["watch"])
+    try:
+        if not module.check_mode:
+            thinking.refuse_impossible(wanted, seen)
+    except thinking.UnitsError as error:
+        module.fail_json(msg=str(error))
+
+    enabled = systemd.enabled_under(params["prune"])
+    surplus = (thinking.matching(seen, params["prune"]) | enabled) - {unit.name for unit in wanted}
+    seen.update({state.name: state for state in systemd.show(sorted(surplus - set(seen)))})
+    behind = thinking.behind_sockets(seen[name] for name in surplus) - set(seen)
+    seen.update({state.name: state for state in systemd.show(sorted(behind))})
+    surplus |= behind
+    plan = thinking.plan(wanted, seen, surplus)
+    if not module.check_mode:
+        systemd.apply(plan)
+        seen.update(systemd.look([unit for unit in wanted if unit.name in plan.start], []))
+    skipped = [name for name in plan.start if seen.get(name, thinking.Seen(name)).keeps_itself_off]
+    plan = plan.without_start(skipped)
+    module.exit_json(
+        changed=plan.changed,
+        reloaded=reload,
+        enabled=plan.enable,
+        started=plan.start,
+        disabled=plan.disable,
+        stopped=plan.stop,
+        skipped_units=skipped,
+        diff=plan.diff(),
+    )
+
+
+if __name__ == "__main__":
+    main()

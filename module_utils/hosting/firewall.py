@@ -1,0 +1,55 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the ports that service cards declare to nftables rules."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def openings(ports: Iterable[Mapping[str, Any]], peers: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Return {service, rules} for each port that is not SSH's: SSH has rules of its own.
+
+    A port is {port, from, protocol?, service?}; `from` is `any` or a list of addresses, networks and names of `peers`.
+    """
+    return [
+        {"service": entry.get("service") or "?", "rules": rules(entry, peers)}
+        for entry in ports
+        if (str(entry["port"]), entry.get("protocol") or "tcp") != ("22", "tcp")
+    ]
+
+
+def rules(entry: Mapping[str, Any], peers: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the nftables rules that let one port in."""
+    match = f"{entry.get('protocol') or 'tcp'} dport {_port(entry['port'])}"
+    if entry["from"] == "any":
+        return [f"{match} accept"]
+    found = [address for source in entry["from"] for address in addresses(source, peers)]
+    return [
+        f"{family} saddr {{ {', '.join(sorted(chosen))} }} {match} accept"
+        for family, chosen in (
+            ("ip", {address for address in found if ":" not in address}),
+            ("ip6", {address for address in found if ":" in address}),
+        )
+        if chosen
+    ]
+
+
+def addresses(source: str, peers: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the addresses a source stands for: itself where it is one, else those of the peer of that name."""
+    try:
+        return [str(ipaddress.ip_network(source)).replace("/32", "").replace("/128", "")]
+    except ValueError:
+        pass
+    if source not in peers:
+        raise ValueError(f"{source} is neither an address nor a host or group: correct the port's `from`")
+    return [address for given in peers[source] for address in addresses(given, {})]
+
+
+def _port(port: int | str) -> str:
+    first, _dash, last = str(port).partition("-")
+    if not all(0 < int(number) < 65536 for number in (first, last or first)):
+        raise ValueError(f"{port} is not a port: give a number up to 65535, or a range such as 60000-61000")
+    return str(port)

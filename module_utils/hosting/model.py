@@ -1,0 +1,223 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Accounts and sites: what the inventory may say of them, and what follows for Apache, PHP and the databases.
+
+`problems` judges the two lists as a whole, beyond what the contract of a single variable sees, and answers in
+sentences; everything else takes lists without problems and derives the sets that the roles own: one function a set, no
+host, no Ansible.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+Entry = Mapping[str, Any]
+
+HOME = "/srv/members"
+_LOGIN = re.compile(r"[a-z][a-z0-9]{1,30}")
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_TOP_LABEL = re.compile(r"(?:[a-z]{2,63}|xn--[a-z0-9-]{1,59})")
+_DATABASE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_KEY = re.compile(r"(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]{20,}={0,3}(?: [^\n]*)?")
+_PASSWORD_HASH = re.compile(r"\$(?:y|gy|7|2b|6|5)\$[^:\s]+")
+_MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
+_LIMITS = {
+    "memory": (_MEMORY, "such as 512M"),
+    "tasks": (re.compile(r"[1-9][0-9]*"), "such as 64"),
+    "cpu": (re.compile(r"[1-9][0-9]*%"), 'such as "100%"'),
+}
+
+
+def problems(accounts: Sequence[Entry], sites: Sequence[Entry], versions: Sequence[str]) -> list[str]:
+    """Return one sentence for each thing that cannot work; `versions` are those that the PHP runtimes offer."""
+    accounts, sites = _named(accounts), _named(sites)
+    return [
+        *_accounts(accounts),
+        *_names(sites),
+        *_sites(sites, {account["name"] for account in accounts}, versions),
+        *_databases(sites),
+        *_settings(sites),
+    ]
+
+
+def unix_accounts(accounts: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the accounts as the module `accounts` takes them."""
+    return [
+        {
+            "name": account["name"],
+            "home": f"{HOME}/{account['name']}",
+            "shell": "/usr/sbin/nologin",
+            "comment": account.get("comment", ""),
+            **{key: account[key] for key in ("uid", "password_hash") if account.get(key)},
+        }
+        for account in accounts
+    ]
+
+
+def pools(sites: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return one pool for each account and PHP version in use; the sites of an account on one version share it."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for site in sites:
+        if site.get("php"):
+            settings = found.setdefault((site["account"], site["php"]), {})
+            settings.update(site.get("php_settings") or {})
+    return [
+        {"account": account, "version": version, "settings": found[account, version]}
+        for account, version in sorted(found)
+    ]
+
+
+def socket(account: str, version: str) -> str:
+    """Return the entrance of an account's PHP of that version."""
+    return f"/run/php/{version}/{account}.sock"
+
+
+def virtual_hosts(sites: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the virtual hosts: names, account and the entrance of its PHP (empty for a site without)."""
+    return [
+        {
+            "name": site["name"],
+            "aliases": list(site.get("aliases") or []),
+            "account": site["account"],
+            "socket": socket(site["account"], site["php"]) if site.get("php") else "",
+        }
+        for site in sites
+    ]
+
+
+def databases(sites: Iterable[Entry]) -> list[dict[str, str]]:
+    """Return the databases, each with its account as the user: it enters by its Unix login, no password exists."""
+    return [
+        {"name": name, "user": user}
+        for name, user in sorted({(s["database"], s["account"]) for s in sites if s.get("database")})
+    ]
+
+
+def peers(groups: Mapping[str, Sequence[str]], hosts: Mapping[str, Entry]) -> dict[str, list[str]]:
+    """Return the addresses behind each name that a firewall rule may use: every group, and every host."""
+    named = {**{host: [host] for members in groups.values() for host in members}, **groups}
+    return {
+        name: [address for host in members for address in (hosts[host]["hosting_ipv4"], hosts[host]["hosting_ipv6"])]
+        for name, members in named.items()
+    }
+
+
+def names(sites: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return what the front and the certificates know of a site: its names."""
+    return [{"name": site["name"], "aliases": list(site.get("aliases") or [])} for site in sites]
+
+
+def cms_sites(sites: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the sites in which the bench installs a CMS, as the role `cms` takes them."""
+    keys = ("name", "account", "php", "database")
+    return [{**{key: site[key] for key in keys if key in site}, **site["cms"]} for site in sites if site.get("cms")]
+
+
+def _named(entries: Iterable[Any]) -> list[Entry]:
+    """Keep what can be judged: the contracts of the variables say what is wrong with the shape of the rest."""
+    return [entry for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("name"), str)]
+
+
+def _accounts(accounts: Sequence[Entry]) -> Iterator[str]:
+    for name, count in Counter(account["name"] for account in accounts).items():
+        if count > 1:
+            yield f"The account {name} is declared {count} times in hosting_accounts: keep one."
+        if not _LOGIN.fullmatch(name):
+            yield (
+                f"{name!r} cannot be an account: a login has 2 to 31 characters, lower-case letters and digits, "
+                "and begins with a letter (no dash, no accent)."
+            )
+    for account in accounts:
+        yield from _access(account)
+        yield from _limits(account)
+
+
+def _access(account: Entry) -> Iterator[str]:
+    for key in account.get("keys") or []:
+        if not _KEY.fullmatch(str(key)):
+            yield f"A key of the account {account['name']} is not an SSH public key: give the whole line of the .pub."
+    password = account.get("password_hash")
+    if password and not _PASSWORD_HASH.fullmatch(str(password)):
+        yield (
+            f"password_hash of the account {account['name']} is not a hash: make one with `mkpasswd`, "
+            "and keep it in the vault."
+        )
+
+
+def _limits(account: Entry) -> Iterator[str]:
+    for word, value in (account.get("limits") or {}).items():
+        amount, example = _LIMITS.get(word, (None, ""))
+        if amount and not amount.fullmatch(str(value)):
+            yield f"The account {account['name']} has {word}: {value} as a limit: write an amount {example}."
+
+
+def _names(sites: Sequence[Entry]) -> Iterator[str]:
+    owners: dict[str, list[str]] = {}
+    for site in sites:
+        for name in (site["name"], *(site.get("aliases") or [])):
+            owners.setdefault(str(name), []).append(site["name"])
+    for name, claims in owners.items():
+        if len(claims) > 1:
+            who = " and ".join(dict.fromkeys(claims))
+            yield f"The name {name} is claimed {len(claims)} times in hosting_sites (by {who}): it leads to one site."
+        labels = name.split(".")
+        valid = len(labels) > 1 and all(_LABEL.fullmatch(label) for label in labels) and len(name) <= 253
+        if not valid or not _TOP_LABEL.fullmatch(labels[-1]):
+            yield (
+                f"{name!r} cannot be the name of a site: write a full domain name in lower case, "
+                "accents as xn--… (`idn NAME` says how)."
+            )
+
+
+def _sites(sites: Sequence[Entry], accounts: set[str], versions: Sequence[str]) -> Iterator[str]:
+    for site in sites:
+        account, version = site.get("account"), site.get("php")
+        if not account:
+            yield f"The site {site['name']} has no account: say whose it is (`account: …`)."
+        elif account not in accounts:
+            close = difflib.get_close_matches(str(account), accounts, 1)
+            hint = f"did you mean {close[0]}?" if close else "declare it in hosting_accounts."
+            yield f"The site {site['name']} belongs to {account}, which is no declared account: {hint}"
+        if version and str(version) not in versions:
+            offer = ", ".join(sorted(versions)) or "none"
+            yield (
+                f"The site {site['name']} asks for PHP {version}, which no runtime offers (there are: {offer}): "
+                "change the site or add the version to php_runtimes."
+            )
+
+
+def _databases(sites: Sequence[Entry]) -> Iterator[str]:
+    users: dict[str, set[str]] = {}
+    for site in sites:
+        name = site.get("database")
+        if not name:
+            continue
+        if not _DATABASE.fullmatch(str(name)):
+            yield (
+                f"{name!r} cannot be the database of {site['name']}: lower-case letters, digits and _, "
+                "at most 64, beginning with a letter."
+            )
+        users.setdefault(str(name), set()).add(str(site.get("account")))
+    for name, accounts in users.items():
+        if len(accounts) > 1:
+            yield (
+                f"The database {name} is used by the accounts {' and '.join(sorted(accounts))}: "
+                "a database belongs to one account, give each site its own."
+            )
+
+
+def _settings(sites: Sequence[Entry]) -> Iterator[str]:
+    seen: dict[tuple[str, str, str], tuple[str, Any]] = {}
+    for site in sites:
+        for word, value in (site.get("php_settings") or {}).items():
+            key = (str(site.get("account")), str(site.get("php")), word)
+            other, before = seen.setdefault(key, (site["name"], value))
+            if before != value:
+                yield (
+                    f"{other} and {site['name']} share a pool (account {key[0]}, PHP {key[1]}) but want "
+                    f"{word} = {before} and {value}: agree on one, or give one site another account."
+                )

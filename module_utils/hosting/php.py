@@ -1,0 +1,52 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What PHP runtimes and pools need of a host: packages, trees and units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Entry = Mapping[str, Any]
+
+TREE = "tree"
+
+
+def packages_of(version: str, extensions: Iterable[str]) -> list[str]:
+    """Return the packages of one version, sorted."""
+    return sorted({f"php{version}-{name}" for name in ("cli", "fpm", "opcache", *extensions)})
+
+
+def packages(runtimes: Sequence[Entry], extensions: Iterable[str]) -> list[str]:
+    """Return what the host itself has to install for these runtimes."""
+    extensions = list(extensions)
+    names = {name for r in runtimes if r["source"] != TREE for name in packages_of(r["version"], extensions)}
+    if any(runtime["source"] == TREE for runtime in runtimes):
+        names.add("mmdebstrap")
+    return sorted(names)
+
+
+def trees(runtimes: Sequence[Entry], extensions: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the trees as the module `php_trees` takes them."""
+    extensions = list(extensions)
+    return [
+        {
+            "version": runtime["version"],
+            "suite": runtime["suite"],
+            "security": runtime.get("security", True),
+            "packages": [*packages_of(runtime["version"], extensions), "ca-certificates"],
+        }
+        for runtime in runtimes
+        if runtime["source"] == TREE
+    ]
+
+
+def units(pools: Iterable[Entry], runtimes: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return the units of these pools: an entrance each, and the packages' own masters kept down."""
+    own = [{"name": f"php{pool['version']}@{pool['account']}.socket"} for pool in pools]
+    packaged = [
+        {"name": f"php{runtime['version']}-fpm.service", "enabled": False, "state": "stopped"}
+        for runtime in runtimes
+        if runtime["source"] != TREE
+    ]
+    return [*own, *packaged]

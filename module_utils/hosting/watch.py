@@ -1,0 +1,185 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The watch: looks at the platform from one of its hosts, and writes only of what changed.
+
+The control node writes down what to expect (`lookup_plugins/watch_expectations.py`); this runs from a timer, without
+Ansible.
+Messages wait in an outbox until they are delivered, so that a mail server that is down loses none.
+"""
+
+from __future__ import annotations
+
+import base64
+import gettext
+import io
+import json
+import smtplib
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from pathlib import Path
+from typing import Any
+
+from . import health
+from .findings import Check, Translations, _, bundle, check_of, page_context, says
+from .probes import Probe, Trust, look_at_all
+
+KEPT_MESSAGES = 20
+PATIENCE = 20.0
+"""Seconds after which what looks wrong is looked at again, before anyone is told."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs from the last run.
+
+    `known` failed then and fail still; `gone` are the sentences of what failed then and is not looked at any more.
+    """
+
+    first: bool
+    broken: Sequence[Check]
+    mended: Sequence[Check]
+    known: Sequence[Check]
+    gone: Sequence[str] = ()
+
+    @property
+    def worth_telling(self) -> bool:
+        """Whether anyone should read about it."""
+        return bool(self.first or self.broken or self.mended or self.gone)
+
+
+def compare(previous: Mapping[str, str] | None, checks: Sequence[Check]) -> Change:
+    """Compare with what failed last time: sentences by identity (nothing: there was no last time)."""
+    before = previous or {}
+    now = {check.id for check in checks}
+    failed = [check for check in checks if not check.ok]
+    return Change(
+        first=previous is None,
+        broken=[check for check in failed if check.id not in before],
+        mended=[check for check in checks if check.ok and check.id in before],
+        known=[check for check in failed if check.id in before],
+        gone=[said for identity, said in before.items() if identity not in now],
+    )
+
+
+def subject(change: Change, total: int, translations: Translations) -> str:
+    """Write the message's subject."""
+    parts = []
+    for count, one, many in (
+        (len(change.broken), _("{count} thing to mend"), _("{count} things to mend")),
+        (len(change.mended) + len(change.gone), _("{count} thing mended"), _("{count} things mended")),
+    ):
+        if count:
+            parts.append(translations.ngettext(one, many, count).format(count=count))
+    if not parts:
+        parts.append(translations.gettext("the watch begins, {total} checks, all is well").format(total=total))
+    return "[Infini] " + ", ".join(parts)
+
+
+def body(change: Change, translations: Translations, page: str) -> str:
+    """Write the message's text."""
+    lines: list[str] = []
+    for title, checks, with_mend in (
+        (_("To mend:"), change.broken, True),
+        (_("Well again:"), change.mended, False),
+        (_("Still to mend, as before:"), change.known, False),
+    ):
+        if checks:
+            lines += [translations.gettext(title), ""]
+            for bundled, mends in bundle(checks):
+                lines += [f"- {says(check, translations)}" for check in bundled]
+                lines += [f"    {line}" for line in mends] if with_mend else []
+            lines.append("")
+    if change.gone:
+        lines += [translations.gettext("Not so any more:"), "", *(f"- {said}" for said in change.gone), ""]
+    return "\n".join([*lines, translations.gettext("The whole list: {page}").format(page=page), ""])
+
+
+def write_message(text: str, title: str, sender: str, recipient: str | None, outbox: Path) -> Path:
+    """Put a message into the outbox."""
+    message = EmailMessage(policy=policy.SMTP)
+    message["From"], message["To"] = sender, recipient or "undisclosed-recipients:;"
+    message["Subject"], message["Date"], message["Message-ID"] = title, formatdate(localtime=True), make_msgid("infini")
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(text)
+    outbox.mkdir(parents=True, exist_ok=True)
+    path = outbox / f"{time.time_ns()}.eml"
+    path.write_bytes(message.as_bytes())
+    return path
+
+
+def deliver(outbox: Path, server: str, starttls: bool = False) -> int:
+    """Hand every waiting message to a mail server, the oldest first; each leaves the outbox once it is accepted."""
+    waiting = sorted(outbox.glob("*.eml"))
+    if not waiting:
+        return 0
+    host, _, port = server.rpartition(":")
+    with smtplib.SMTP(host.strip("[]"), int(port), timeout=30) as smtp:
+        if starttls:
+            smtp.starttls(context=ssl.create_default_context())
+        for path in waiting:
+            smtp.send_message(message_from_bytes(path.read_bytes(), policy=policy.default))
+            path.unlink()
+    return len(waiting)
+
+
+def prune(outbox: Path) -> None:
+    """Keep the newest messages only: nobody fetches them."""
+    for path in sorted(outbox.glob("*.eml"))[:-KEPT_MESSAGES]:
+        path.unlink()
+
+
+def translations_of(expectations: Mapping[str, Any]) -> Translations:
+    """Read the catalogue that travels with the expectations."""
+    return gettext.GNUTranslations(io.BytesIO(base64.b64decode(expectations["catalogue"])))
+
+
+def look(expectations: Mapping[str, Any], patience: float = PATIENCE) -> list[Check]:
+    """Try everything that is expected of the other hosts, and ask this one how it feels."""
+    files = [Path(path) for path in expectations["authorities"]]
+    trust = Trust([path.read_text(encoding="ascii") for path in files if path.is_file()])
+    results = look_at_all([Probe(**probe) for probe in expectations["probes"]], trust, again_after=patience)
+    here = expectations["here"]
+    own = health.judge(health.read(slices=expectations["slices"]))
+    return [
+        *(check_of(probe.host, one, probe.about, probe.address) for probe, found in results for one in found),
+        *(check_of(here["host"], one, here) for one in own),
+    ]
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def watch(
+    expectations: Mapping[str, Any],
+    state: Path,
+    render: Callable[[Mapping[str, Any]], str],
+    look: Callable[[Mapping[str, Any]], list[Check]] = look,
+) -> Change:
+    """Look once: write the page, remember what fails, tell what changed."""
+    translations = translations_of(expectations)
+    checks = look(expectations)
+    memory = state / "failed.json"
+    previous = json.loads(memory.read_text(encoding="utf-8")) if memory.exists() else None
+    change = compare(previous, checks)
+    _replace(state / "verify.html", render(page_context(checks, translations, time.strftime("%d/%m/%Y %H:%M"))))
+    mail, outbox = expectations["mail"], state / "outbox"
+    if change.worth_telling:
+        text = body(change, translations, str(state / "verify.html"))
+        title = subject(change, len(checks), translations)
+        write_message(text, title, mail["from"], mail["to"], outbox)
+        print(f"{title}\n{text}")  # noqa: T201  the journal keeps it
+    failed = {check.id: says(check, translations) for check in checks if not check.ok}
+    _replace(memory, json.dumps(failed, ensure_ascii=False, indent=1, sort_keys=True))
+    if mail["to"]:
+        deliver(outbox, mail["smtp"], mail["starttls"])
+    else:
+        prune(outbox)
+    return change

@@ -1,0 +1,104 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line: help for newcomers, one JSON object, the promised exit statuses."""
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from infini import ROOT, cli, doctor, staging
+from infini.doctor import Finding
+from infini.errors import FailedError, RefusedError, UnreachableError
+from infini.runner import RunResult
+
+COMMANDS = [
+    "doctor",
+    "apply",
+    "verify",
+    "drift",
+    "runs",
+    "test",
+    "bench",
+    *(f"staging {x}" for x in ("up", "down", "reset", "status", "ssh")),
+]
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.app, arguments)
+
+
+def ended(monkeypatch, *arguments):
+    """Run the whole command as the launcher does and return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["infini", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    answer = call(*command.split(), "--help")
+    assert answer.exit_code == 0
+    assert len(answer.stdout.split("Usage:")[1].strip().splitlines()) > 3
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "staging ssh"])
+def test_every_command_speaks_json(command):
+    assert "--json" in call(*command.split(), "--help").stdout
+
+
+def test_doctor_gives_findings_and_status_one(monkeypatch):
+    monkeypatch.setattr(doctor, "machine", lambda: [Finding("It rains.", "take a coat")])
+    answer = call("doctor", "--json")
+    assert json.loads(answer.stdout) == {"ok": False, "findings": [{"says": "It rains.", "mend": "take a coat"}]}
+    assert answer.exit_code == 1
+
+
+@pytest.mark.parametrize(("error", "status"), [(RefusedError, 2), (UnreachableError, 3), (FailedError, 4)])
+def test_errors_are_a_sentence_and_a_status(monkeypatch, capsys, error, status):
+    def fail(*_a, **_k):
+        raise error("The host sleeps: wake it")
+
+    monkeypatch.setattr("infini.apply.apply", fail)
+    assert ended(monkeypatch, "apply", "--json") == status
+    out = capsys.readouterr()
+    assert json.loads(out.out) == {"ok": False, "error": "The host sleeps: wake it"}
+    assert "✗ The host sleeps: wake it" in out.err
+
+
+@pytest.mark.parametrize(
+    ("unreachable", "failures", "status"), [(["web"], [], 3), ([], [{"host": "web", "task": "t", "says": "s"}], 4)]
+)
+def test_a_run_that_fails_tells_unreachable_from_failed(monkeypatch, unreachable, failures, status):
+    result = RunResult(log=ROOT / "log", unreachable=unreachable, failures=failures)
+    monkeypatch.setattr("infini.apply.apply", lambda *_a, **_k: result)
+    answer = call("apply", "--json")
+    assert answer.exit_code == status
+    assert json.loads(answer.stdout)["ok"] is False
+
+
+def test_pending_changes_in_check_mode_are_fine(monkeypatch):
+    result = RunResult(log=ROOT / "log", ok=True, hosts={"web": {"changed": 2, "failed": 0}})
+    monkeypatch.setattr("infini.apply.apply", lambda *_a, **_k: result)
+    answer = call("apply", "--check", "--json")
+    assert answer.exit_code == 0
+    assert json.loads(answer.stdout)["changed"] == 2
+
+
+def test_a_machine_that_lacks_something_is_refused_before_anything_is_made(monkeypatch):
+    monkeypatch.setattr(doctor, "missing_packages", lambda _tools: [])
+    monkeypatch.setattr(doctor, "machine", lambda _tools: [Finding("Only 3 GB are free.", "free some")])
+    monkeypatch.setattr(staging, "up", lambda: pytest.fail("the bench was touched"))
+    assert ended(monkeypatch, "staging", "up", "--yes") == 2
+
+
+def test_unknown_stage_is_bad_input():
+    assert call("test", "everything").exit_code == 2
+
+
+def test_a_second_command_on_the_bench_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(staging, "STATE", tmp_path)
+    with staging._alone(), pytest.raises(RefusedError, match="at work on the bench"), staging._alone():
+        pass

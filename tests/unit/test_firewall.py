@@ -1,0 +1,52 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the ports of service cards to nftables rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from hosting.firewall import openings, rules
+
+PEERS = {"web": ["192.0.2.10", "2001:db8::10"], "watchers": ["192.0.2.20"]}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"port": 443, "from": "any"}, ["tcp dport 443 accept"]),
+        ({"port": "60000-61000", "protocol": "udp", "from": "any"}, ["udp dport 60000-61000 accept"]),
+        (
+            {"port": 3306, "from": ["web"]},
+            ["ip saddr { 192.0.2.10 } tcp dport 3306 accept", "ip6 saddr { 2001:db8::10 } tcp dport 3306 accept"],
+        ),
+        (
+            {"port": 1, "from": ["198.51.100.0/24", "watchers", "192.0.2.20"]},
+            ["ip saddr { 192.0.2.20, 198.51.100.0/24 } tcp dport 1 accept"],
+        ),
+        ({"port": 1, "from": []}, []),
+    ],
+)
+def test_rules(entry, expected):
+    assert rules(entry, PEERS) == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"port": 1, "from": ["nobody"]}, "nobody is neither an address nor a host or group"),
+        ({"port": 70000, "from": "any"}, "70000 is not a port"),
+        ({"port": "22; accept", "from": "any"}, "invalid literal"),
+    ],
+)
+def test_nonsense_is_refused(entry, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        rules(entry, PEERS)
+
+
+def test_ssh_is_left_to_rules_of_its_own():
+    ports = [
+        {"port": 22, "protocol": "tcp", "from": "any", "service": "base"},
+        {"port": 80, "from": "any", "service": "front"},
+    ]
+    assert openings(ports, {}) == [{"service": "front", "rules": ["tcp dport 80 accept"]}]

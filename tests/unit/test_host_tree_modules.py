@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The doors: what the modules answer to Ansible."""
+
+import json
+
+import host_drift
+import host_tree
+import pytest
+from ansible.module_utils.hosting import tree, tree_memory
+from ansible.module_utils.testing import patch_module_args
+from host_tree_world import World
+
+from hosting.tree_model import pack, pack_contents
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    for function in ("look", "apply", "confirm"):
+        defaults = getattr(tree, function)
+        monkeypatch.setattr(
+            tree, function, lambda *args, function=defaults, **more: function(*args, trees=world.trees, **more)
+        )
+    monkeypatch.setattr(tree, "drift", lambda drift=tree.drift, **more: drift(world.trees, **more))
+    assert tree_memory.TREES.startswith("/var/lib/infini/")
+    return world
+
+
+def run(module, capsys, **arguments):
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        module.main()
+    out = capsys.readouterr().out
+    return json.loads(out), out
+
+
+def test_look_then_apply_then_drift(world, capsys):
+    request = world.request({"a": "S3CRET"}, secrets=["a"]).pack()
+    result, _out = run(host_tree, capsys, request=request)
+    assert result["need"] == [world.path("a")]
+    contents = pack_contents({world.path("a"): b"S3CRET"})
+    result, out = run(host_tree, capsys, request=request, contents=contents, _ansible_diff=True)
+    assert result["changed"]
+    assert "secret" in result["diff"][0]["prepared"]
+    assert "S3CRET" not in out
+    assert request not in out
+    assert run(host_tree, capsys, request=request)[0]["changed"] is False
+    world.write("a", "S3CRET edited")
+    result, out = run(host_drift, capsys)
+    assert [one["state"] for one in result["files"]] == ["modified"]
+    assert "S3CRET" not in out
+
+
+def test_check_mode_writes_nothing(world, capsys, tmp_path):
+    before = world.snapshot(tmp_path)
+    request = world.request({"a": "x"}).pack()
+    contents = pack_contents({world.path("a"): b"x"})
+    result, _out = run(host_tree, capsys, request=request, contents=contents, _ansible_check_mode=True)
+    assert result["changed"]
+    assert world.snapshot(tmp_path) == before
+
+
+def test_refusal_is_a_failure_with_one_sentence(world, capsys):
+    world.write("a", "foreign")
+    contents = pack_contents({world.path("a"): b"x"})
+    result, _out = run(host_tree, capsys, request=world.request({"a": "x"}).pack(), contents=contents)
+    assert result["failed"]
+    assert "--overwrite" in result["msg"]
+
+
+def test_damaged_content_is_refused(world, capsys):
+    contents = pack_contents({world.path("a"): b"y"})
+    result, _out = run(host_tree, capsys, request=world.request({"a": "x"}).pack(), contents=contents)
+    assert "damaged on its way" in result["msg"]
+    assert world.snapshot() == {}
+
+
+def test_confirm_and_missing_action_plugin(world, capsys):
+    world.apply({"a": "x"})
+    assert run(host_tree, capsys, confirm=True, request=pack({"run": "r"}))[0]["changed"] is False
+    assert "action plugin" in run(host_tree, capsys)[0]["msg"]

@@ -1,0 +1,128 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PHP's runtimes and trees: what the host installs, which trees are built, and what a failed build leaves."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import php_trees
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hosting import php
+
+NATIVE = {"version": "8.2", "source": "debian"}
+OLD = {"version": "5.6", "source": "sury"}
+TREE = {"version": "7.4", "source": "tree", "suite": "bullseye", "security": False}
+WANTED = {"version": "7.4", "suite": "bullseye", "packages": ["php7.4-fpm"], "security": False}
+
+DESCRIPTIONS = st.dictionaries(
+    st.sampled_from(["5.6", "7.4", "8.2", "8.4"]), st.sampled_from([{"suite": "a"}, {"suite": "b"}])
+)
+
+
+def test_the_host_installs_its_own_runtimes_and_the_builder_of_trees():
+    assert php.packages([NATIVE, TREE], ["mysql"]) == [
+        "mmdebstrap",
+        "php8.2-cli",
+        "php8.2-fpm",
+        "php8.2-mysql",
+        "php8.2-opcache",
+    ]
+    assert "mmdebstrap" not in php.packages([NATIVE, OLD], [])
+    assert "php5.6-fpm" in php.packages([NATIVE, OLD], [])
+
+
+def test_a_tree_has_the_same_extensions_and_takes_security_updates_unless_told():
+    later = {"version": "8.4", "source": "tree", "suite": "trixie"}
+    first, second = php.trees([NATIVE, TREE, later], ["gd"])
+    assert first == {
+        "version": "7.4",
+        "suite": "bullseye",
+        "security": False,
+        "packages": ["php7.4-cli", "php7.4-fpm", "php7.4-gd", "php7.4-opcache", "ca-certificates"],
+    }
+    assert second["security"] is True
+
+
+def test_each_pool_has_an_entrance_and_the_packages_own_master_stays_down():
+    assert php.units([{"account": "velo", "version": "7.4"}], [NATIVE, TREE]) == [
+        {"name": "php7.4@velo.socket"},
+        {"name": "php8.2-fpm.service", "enabled": False, "state": "stopped"},
+    ]
+
+
+@given(DESCRIPTIONS, DESCRIPTIONS)
+def test_second_run_builds_nothing_and_no_tree_is_removed(current, wanted):
+    build, unused = php_trees.plan(current, wanted)
+    after = {**current, **{version: wanted[version] for version in build}}
+    assert php_trees.plan(after, wanted) == ([], unused)
+    assert set(unused) == set(current) - set(wanted)
+
+
+@pytest.fixture
+def builder(tmp_path, monkeypatch):
+    """A stand-in for mmdebstrap: makes a tree, or fails when told to."""
+    script = tmp_path / "bin/mmdebstrap"
+    script.parent.mkdir()
+    script.write_text(
+        '#!/bin/sh\nfor target; do :; done\nmkdir -p "$target/etc"\necho "$@" > "$target/etc/arguments"\n'
+        '[ ! -e "${0%/*}/fail" ] || { echo "E: no such package" >&2; exit 25; }\n'
+    )
+    script.chmod(script.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin:/bin")
+    return script.parent
+
+
+def run(capsys, directory, trees, **more):
+    with patch_module_args({"directory": str(directory), "trees": trees, **more}), pytest.raises(SystemExit):
+        php_trees.main()
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("builder")
+def test_a_tree_is_built_once_and_again_when_its_description_changes(tmp_path, capsys):
+    root = tmp_path / "php"
+    assert run(capsys, root, [WANTED])["built"] == ["7.4"]
+    assert "n=bullseye-security" in (root / "7.4/etc/arguments").read_text()
+    assert run(capsys, root, [WANTED])["changed"] is False
+    again = run(capsys, root, [{**WANTED, "packages": ["php7.4-fpm", "php7.4-gd"]}])
+    assert again["changed"]
+    assert "php7.4-gd" in again["diff"]["after"]
+    assert "php7.4-gd" not in again["diff"]["before"]
+    assert "--include=php7.4-fpm,php7.4-gd" in (root / "7.4/etc/arguments").read_text()
+    assert sorted(path.name for path in root.iterdir()) == ["7.4"]
+
+
+def test_a_failed_build_leaves_the_old_tree_and_says_why(tmp_path, builder, capsys):
+    root = tmp_path / "php"
+    run(capsys, root, [WANTED])
+    (builder / "fail").touch()
+    result = run(capsys, root, [{**WANTED, "suite": "buster"}])
+    assert result["failed"]
+    assert "PHP 7.4 (buster): E: no such package" in result["msg"]
+    assert "bullseye" in (root / "7.4/etc/arguments").read_text()
+    assert sorted(path.name for path in root.iterdir()) == ["7.4"]
+
+
+@pytest.mark.usefixtures("builder")
+def test_an_interrupted_build_is_taken_up(tmp_path, capsys):
+    root = tmp_path / "php"
+    (root / "7.4.new/etc").mkdir(parents=True)
+    (root / "7.4").mkdir()
+    assert run(capsys, root, [WANTED])["built"] == ["7.4"]
+    assert sorted(path.name for path in root.iterdir()) == ["7.4"]
+
+
+@pytest.mark.usefixtures("builder")
+def test_check_mode_builds_nothing_and_names_what_nobody_declares(tmp_path, capsys):
+    root = tmp_path / "php"
+    (root / "5.6").mkdir(parents=True)
+    result = run(capsys, root, [WANTED], _ansible_check_mode=True)
+    assert result["changed"]
+    assert (result["built"], result["unused"]) == (["7.4"], ["5.6"])
+    assert [path.name for path in root.iterdir()] == ["5.6"]

@@ -1,0 +1,213 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The planner of `systemd_units`, and its door with a recorded systemctl."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+
+import pytest
+import systemd_units
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.hosting.units import (
+    Plan,
+    Seen,
+    UnitsError,
+    Wanted,
+    full_name,
+    parse_show,
+    plan,
+    refuse_impossible,
+)
+from ansible.module_utils.testing import patch_module_args
+from hypothesis import given
+from hypothesis import strategies as st
+
+NAMES = st.sampled_from([f"php8.2@{name}.socket" for name in ("velo", "chorale", "amap", "radio")])
+WANTED = st.dictionaries(NAMES, st.tuples(st.booleans(), st.booleans())).map(
+    lambda units: [Wanted(name, *goal) for name, goal in units.items()]
+)
+SEEN = st.dictionaries(
+    NAMES,
+    st.tuples(st.sampled_from(["active", "inactive", "failed"]), st.sampled_from(["enabled", "disabled", "static"])),
+).map(lambda units: {name: Seen(name, "loaded", active, file) for name, (active, file) in units.items()})
+
+
+def carried_out(todo: Plan, seen: dict[str, Seen]) -> dict[str, Seen]:
+    """What systemd would say after the plan."""
+    after = {}
+    for name in {*seen, *todo.enable, *todo.start}:
+        state = seen.get(name, Seen(name, file_state="disabled"))
+        active = "active" if name in todo.start else "inactive" if name in todo.stop else state.active
+        file = "enabled" if name in todo.enable else "disabled" if name in todo.disable else state.file_state
+        after[name] = Seen(name, "loaded", active, file)
+    return after
+
+
+@given(WANTED, SEEN)
+def test_second_run_changes_nothing(wanted, seen):
+    after = carried_out(plan(wanted, seen, seen), seen)
+    assert not plan(wanted, after, after).changed
+
+
+@given(WANTED, SEEN)
+def test_after_the_plan_only_the_wanted_units_run(wanted, seen):
+    after = carried_out(plan(wanted, seen, seen), seen)
+    assert {name for name, state in after.items() if state.running} == {unit.name for unit in wanted if unit.started}
+
+
+def test_a_unit_that_runs_is_left_alone():
+    seen = {"haproxy.service": Seen("haproxy.service", "loaded", "active", "enabled")}
+    assert not plan([Wanted("haproxy.service")], seen).changed
+
+
+def test_a_static_unit_is_started_but_not_enabled():
+    todo = plan([Wanted("a.service")], {"a.service": Seen("a.service", "loaded", "inactive", "static")})
+    assert (todo.enable, todo.start) == ((), ("a.service",))
+
+
+def test_surplus_is_stopped_and_disabled_and_shown():
+    seen = {"php@old.socket": Seen("php@old.socket", "loaded", "active", "enabled")}
+    todo = plan([], seen, ["php@old.socket"])
+    assert (todo.stop, todo.disable) == (("php@old.socket",), ("php@old.socket",))
+    assert todo.diff()["before"] == "php@old.socket: enabled, started\n"
+    assert todo.diff()["after"] == "php@old.socket: disabled, stopped\n"
+
+
+@pytest.mark.parametrize(
+    ("load", "mend"),
+    [("not-found", "check its name"), ("masked", "systemctl unmask"), ("bad-setting", "systemd-analyze verify")],
+)
+def test_impossible_units_are_refused_with_the_mend(load, mend):
+    with pytest.raises(UnitsError, match=mend):
+        refuse_impossible([Wanted("x.service")], {"x.service": Seen("x.service", load)})
+
+
+def test_a_masked_unit_that_must_be_off_is_fine():
+    refuse_impossible([Wanted("x.service", enabled=False, started=False)], {"x.service": Seen("x.service", "masked")})
+
+
+@pytest.mark.parametrize(
+    ("given_name", "full"),
+    [("haproxy", "haproxy.service"), ("php8.2@velo", "php8.2@velo.service"), ("a.timer", "a.timer")],
+)
+def test_a_name_without_suffix_is_a_service(given_name, full):
+    assert full_name(given_name) == full
+
+
+def show(
+    name, load="loaded", active="active", file="enabled", needs_reload="no", condition="yes", tried=12, triggers=""
+):
+    return (
+        f"Id={name}\nLoadState={load}\nActiveState={active}\nUnitFileState={file}\n"
+        f"NeedDaemonReload={needs_reload}\nConditionResult={condition}\nConditionTimestampMonotonic={tried}\n"
+        f"Triggers={triggers}\n"
+    )
+
+
+def test_show_is_read_block_by_block():
+    first, second = parse_show(show("a.service") + "\n" + show("b.socket", active="inactive", needs_reload="yes"))
+    assert first.running
+    assert first.enabled
+    assert (second.name, second.running, second.needs_reload) == ("b.socket", False, True)
+
+
+class FakeSystemctl:
+    """Answers `systemctl show` from a table that start, stop, enable and disable change; keeps the other calls."""
+
+    def __init__(self, **units):
+        self.units = {name.replace("__", "."): dict(state) for name, state in units.items()}
+        self.calls = []
+        self.broken = set()
+
+    def __call__(self, _module, argv, **_kwargs):
+        if argv[0] == "journalctl":
+            return 0, "the last words\n", ""
+        verb, names = argv[3], argv[argv.index("--") + 1 :] if "--" in argv else []
+        if verb == "show":
+            absent = {"load": "not-found", "active": "inactive", "file": "", "condition": "no", "tried": 0}
+            found = [
+                unit for name in names for unit in ([name] if "*" not in name else fnmatch.filter(self.units, name))
+            ]
+            return 0, "\n".join(show(name, **self.units.get(name, absent)) for name in found), ""
+        self.calls.append((verb, *names))
+        changes = {"start": {"active": "active"}, "stop": {"active": "inactive"}, "enable": {"file": "enabled"}}
+        for name in names:
+            if name in self.broken:
+                self.units[name]["active"] = "failed"
+                return 1, "", "Job failed."
+            if self.units[name].get("condition") != "no":
+                self.units[name].update(changes.get(verb, {}))
+        return 0, "", ""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(systemctl, *, check=False, **params):
+        monkeypatch.setattr(AnsibleModule, "run_command", lambda self, argv, **kw: systemctl(self, argv, **kw))
+        with patch_module_args({**params, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+            systemd_units.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+OFF = {"active": "inactive", "file": "disabled"}
+
+
+def test_the_door_enables_and_starts_in_one_call_each(run):
+    systemctl = FakeSystemctl(a__service=OFF, b__socket=OFF)
+    result = run(systemctl, units=[{"name": "a"}, {"name": "b.socket"}])
+    assert result["changed"]
+    assert ("enable", "a.service", "b.socket") in systemctl.calls
+    assert ("start", "a.service", "b.socket") in systemctl.calls
+    assert not run(systemctl, units=[{"name": "a"}, {"name": "b.socket"}])["changed"]
+
+
+def test_check_mode_calls_nothing_and_a_missing_unit_would_start(run):
+    systemctl = FakeSystemctl(a__service=OFF)
+    result = run(systemctl, check=True, units=[{"name": "a"}, {"name": "later"}])
+    assert systemctl.calls == []
+    assert result["started"] == ["a.service", "later.service"]
+    assert "later.service: absent" in result["diff"]["before"]
+
+
+def test_a_missing_unit_fails_outside_of_check_mode(run):
+    result = run(FakeSystemctl(), units=[{"name": "nowhere"}])
+    assert result["failed"]
+    assert "nowhere.service does not exist on this host" in result["msg"]
+
+
+def test_changed_unit_files_are_read_again_first(run):
+    systemctl = FakeSystemctl(a__service={"needs_reload": "yes"})
+    result = run(systemctl, units=[{"name": "a"}])
+    assert systemctl.calls == [("daemon-reload",)]
+    assert result["reloaded"]
+    assert not result["changed"]
+
+
+def test_a_failed_start_ends_with_the_journal(run):
+    systemctl = FakeSystemctl(a__service=OFF)
+    systemctl.broken.add("a.service")
+    result = run(systemctl, units=[{"name": "a", "enabled": False}])
+    assert result["failed"]
+    assert "a.service did not start" in result["msg"]
+    assert "the last words" in result["msg"]
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_unit_kept_off_by_its_own_conditions_is_no_change(run, check):
+    systemctl = FakeSystemctl(clock__service={"active": "inactive", "condition": "no"})
+    result = run(systemctl, check=check, units=[{"name": "clock"}])
+    assert not result["changed"]
+    assert result["skipped_units"] == ["clock.service"]
+
+
+def test_the_service_behind_a_pruned_socket_stops_with_it(run):
+    service = {"active": "active", "file": "static"}
+    systemctl = FakeSystemctl(pool_old__socket={"triggers": "pool_old.service"}, pool_old__service=service)
+    systemctl.units["pool_kept.socket"] = {"triggers": "pool_kept.service"}
+    result = run(systemctl, units=[{"name": "pool_kept.socket"}], prune=["pool_*.socket"])
+    assert result["stopped"] == ["pool_old.service", "pool_old.socket"]
+    assert systemctl.calls[0] == ("stop", "pool_old.service", "pool_old.socket")

@@ -1,0 +1,158 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the trees of accounts, php, web and sites make of a small platform; an undefined variable is an error."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.plugins.filter.core import combine
+from jinja2.runtime import missing
+
+from hosting import model
+from infini.tree_render import Renderer, environment
+
+ROLES = Path(__file__).parents[2] / "roles"
+ACCOUNTS = [
+    {"name": "velo", "keys": ["ssh-ed25519 AAAA velo"], "limits": {"memory": "1G"}},
+    {"name": "chorale"},
+]
+SITES = [
+    {"name": "velo.test", "aliases": ["www.velo.test"], "account": "velo", "php": "7.4"},
+    {"name": "chorale.test", "account": "chorale", "php": "8.2", "php_settings": {"memory_limit": "256M"}},
+    {"name": "bourg.test", "account": "chorale"},
+]
+VARIABLES = {
+    "inventory_hostname": "web",
+    "accounts_members": ACCOUNTS,
+    "php_pools": model.pools(SITES),
+    "php_runtimes": [
+        {"version": "8.2", "source": "debian"},
+        {"version": "7.4", "source": "tree", "suite": "bullseye"},
+    ],
+    "sites_sites": model.virtual_hosts(SITES),
+    "web_server_name": "web.infini.test",
+}
+
+
+def picture(role, **variables):
+    """Render a role's tree with its defaults; return texts and entries by path."""
+    defaults = yaml.safe_load((ROLES / role / "defaults/main.yml").read_text())
+    known = {**defaults, **VARIABLES, **variables}
+    env = environment(lambda name: known.get(name, missing), filters=lambda own: {**own, "combine": combine})
+    tree = Renderer(ROLES / role / "tree", env, role, lambda path: (path.read_bytes(), False)).picture()
+    entries = {entry.path: entry for entry in tree.request.entries}
+    return {path: content.decode() for path, content in tree.contents.items()}, entries
+
+
+def lines(text):
+    return [line.strip() for line in text.splitlines() if line.strip() and line.strip()[0] not in "#;"]
+
+
+def test_a_home_belongs_to_root_and_only_its_workplaces_to_the_account():
+    _, entries = picture("accounts")
+    owners = {path: (entry.owner, entry.group, oct(entry.mode)) for path, entry in entries.items()}
+    assert owners["/srv/members/velo"] == ("root", "velo", "0o750")
+    assert owners["/srv/members/velo/www"] == ("root", "velo", "0o750")
+    assert owners["/srv/members/velo/logs"] == ("root", "velo", "0o750")  # Apache opens its logs as root
+    assert owners["/srv/members/velo/tmp"] == ("velo", "velo", "0o700")
+    assert picture("sites")[1]["/srv/members/velo/www/velo.test"].owner == "velo"
+
+
+def test_keys_and_own_limits_only_where_an_account_has_some():
+    texts, entries = picture("accounts")
+    assert lines(texts["/etc/ssh/members_keys/velo"]) == ["ssh-ed25519 AAAA velo"]
+    assert entries["/etc/ssh/members_keys/velo"].group == "velo"  # sshd reads it as the account
+    assert lines(texts["/etc/systemd/system/members-velo.slice.d/50-limits.conf"]) == ["[Slice]", "MemoryMax=1G"]
+    assert not [path for path in texts if "chorale" in path]
+
+
+@pytest.mark.parametrize(("allowed", "methods"), [(True, "any"), (False, "publickey")])
+def test_passwords_for_files_are_a_choice(allowed, methods):
+    texts, _ = picture("accounts", accounts_password_logins=allowed)
+    drop_in = lines(texts["/etc/ssh/sshd_config.d/60-members.conf"])
+    assert f"PasswordAuthentication {'yes' if allowed else 'no'}" in drop_in
+    assert f"AuthenticationMethods {methods}" in drop_in
+    assert "ChrootDirectory /srv/members/%u" in drop_in
+
+
+def test_a_pool_listens_where_its_virtual_host_and_its_socket_unit_meet():
+    pools, _ = picture("php")
+    hosts, _ = picture("sites")
+    assert "listen = /run/php/7.4/velo.sock" in lines(pools["/etc/php/pools/7.4/velo.conf"])
+    assert "ListenStream=/run/php/7.4/%i.sock" in lines(pools["/etc/systemd/system/php7.4@.socket"])
+    assert "Environment=FPM_SOCKETS=/run/php/7.4/%i.sock=3" in lines(pools["/etc/systemd/system/php7.4@.service"])
+    assert 'SetHandler "proxy:unix:/run/php/7.4/velo.sock|fcgi://velo"' in lines(
+        hosts["/etc/apache2/members/velo.test.conf"]
+    )
+
+
+def test_settings_of_a_site_win_over_those_of_all():
+    pool = configparser.ConfigParser(interpolation=None)
+    pool.read_string(picture("php")[0]["/etc/php/pools/8.2/chorale.conf"])
+    assert pool["chorale"]["php_value[memory_limit]"] == "256M"
+    assert pool["chorale"]["php_value[upload_max_filesize]"] == "64M"
+    assert pool["global"]["process_control_timeout"] == "15s"
+
+
+def test_only_a_tree_runs_under_a_root_of_its_own():
+    texts, _ = picture("php")
+    assert "RootDirectory=/srv/php/7.4" in texts["/etc/systemd/system/php7.4@.service"]
+    assert "RootDirectory" not in texts["/etc/systemd/system/php8.2@.service"]
+    checks = lines(texts["/usr/local/sbin/php-pools"])
+    assert "check 8.2" in checks
+    assert any(line.startswith("check 7.4 --property=RootDirectory=/srv/php/7.4") for line in checks)
+
+
+def test_the_script_of_the_pools_is_a_shell_script(tmp_path):
+    script = tmp_path / "php-pools"
+    script.write_text(picture("php")[0]["/usr/local/sbin/php-pools"])
+    subprocess.run(["sh", "-n", script], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not on this machine")
+@pytest.mark.parametrize("version", ["7.4", "8.2"])
+def test_a_master_is_shut_in(tmp_path, version):
+    unit = tmp_path / f"php{version}@velo.service"
+    unit.write_text(picture("php")[0][f"/etc/systemd/system/php{version}@.service"])
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=30", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+def test_a_static_site_runs_no_php_and_shows_none():
+    host = lines(picture("sites")[0]["/etc/apache2/members/bourg.test.conf"])
+    assert not [line for line in host if "SetHandler" in line]
+    assert r'<FilesMatch "\.ph(?:p[0-9]?|ps|tml|ar)$">' in host
+    assert "AssignUserId chorale chorale" in host
+
+
+def test_an_alias_only_where_there_is_one():
+    texts, _ = picture("sites")
+    assert "ServerAlias www.velo.test" in lines(texts["/etc/apache2/members/velo.test.conf"])
+    assert "ServerAlias" not in texts["/etc/apache2/members/chorale.test.conf"]
+
+
+DANGEROUS = {"SetHandler", "AddHandler", "Action", "ProxyFCGISetEnvIf", "Options", "RemoveHandler", "SetInputFilter"}
+
+
+def test_a_member_never_chooses_who_runs_a_file():
+    defaults = yaml.safe_load((ROLES / "sites/defaults/main.yml").read_text())
+    assert not DANGEROUS & set(defaults["sites_htaccess_directives"])
+    policy = lines(picture("sites")[0]["/etc/apache2/members/00-policy.conf"])
+    assert "AllowOverride AuthConfig Limit Indexes Nonfatal=All" in policy  # the class FileInfo is not among them
+    assert 'ProxyFCGISetEnvIf "true" !PHP_ADMIN_VALUE' in policy
+
+
+def test_apache_hears_this_machine_only():
+    texts, entries = picture("web")
+    assert lines(texts["/etc/apache2/ports.conf"]) == ["Listen 127.0.0.1:8080"]
+    assert "RemoteIPProxyProtocol On" in lines(texts["/etc/apache2/apache2.conf"])
+    modules = {path.rsplit("/", 1)[1] for path in entries if "/mods-enabled/" in path and path.endswith(".load")}
+    assert {"mpm_itk.load", "mpm_prefork.load", "proxy_fcgi.load"} <= modules
+    assert not modules & {"proxy_http.load", "status.load", "cgi.load", "cgid.load", "userdir.load", "include.load"}

@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+import base64
+import json
+import socketserver
+import threading
+from email import message_from_bytes, policy
+
+import pytest
+
+from hosting import watch
+from hosting.findings import Check
+from infini.locale import catalogue, compiled
+
+FRENCH = catalogue("fr")
+WELL = {
+    "failed_units": [],
+    "clock": {"synchronised": None, "offset": None, "drift": None},
+    "disks": [],
+    "memory": {"percent": 30, "pressure": 0},
+    "upgrades": {"security": [], "days": 0.2},
+    "reboot": False,
+    "accounts": [],
+    "files": 2,
+}
+ABOUT = {"ssh": "ssh root@192.0.2.10", "inventory": "staging"}
+GOOD = Check("failed:web", "web", "failed.ok", {"host": "web", **ABOUT})
+BAD = Check(
+    "upgrades:web", "web", "upgrades.pending", {"host": "web", "count": 2, "packages": ["openssl", "libssl3"], **ABOUT}
+)
+
+
+def test_only_changes_are_told():
+    first = watch.compare(None, [GOOD])
+    assert first.worth_telling
+    assert watch.subject(first, 1, FRENCH) == "[Infini] la veille commence, 1 vérifications, tout va bien"
+    assert not watch.compare({}, [GOOD]).worth_telling
+    broken = watch.compare({}, [GOOD, BAD])
+    assert (broken.broken, broken.known) == ([BAD], [])
+    assert watch.subject(broken, 2, FRENCH) == "[Infini] 1 chose à réparer"
+    same = watch.compare({BAD.id: "bad"}, [GOOD, BAD])
+    assert (same.worth_telling, same.known) == (False, [BAD])
+    mended = watch.compare({GOOD.id: "bad", BAD.id: "bad"}, [GOOD, BAD])
+    assert (mended.mended, mended.known) == ([GOOD], [BAD])
+    gone = watch.compare({BAD.id: "bad"}, [GOOD])
+    assert (gone.gone, gone.worth_telling) == (["bad"], True)
+    assert watch.subject(gone, 1, FRENCH) == "[Infini] 1 chose réparée"
+    assert "Ce n'est plus le cas :\n\n- bad\n" in watch.body(gone, FRENCH, "/x")
+    text = watch.body(mended, FRENCH, "/x")
+    assert text.index("De nouveau en ordre") < text.index("Toujours à réparer")
+
+
+class Sink(socketserver.StreamRequestHandler):
+    """As much of a mail server as takes messages."""
+
+    def handle(self):
+        self.wfile.write(b"220 sink\r\n")
+        while line := self.rfile.readline().decode().strip():
+            if line.upper().startswith("DATA"):
+                self.wfile.write(b"354 go on\r\n")
+                data = b""
+                while not data.endswith(b"\r\n.\r\n"):
+                    data += self.rfile.readline()
+                self.server.taken.append(data[:-3])
+            if line.upper() == "QUIT":
+                self.wfile.write(b"221 bye\r\n")
+                return
+            self.wfile.write(b"250 ok\r\n")
+
+
+@pytest.fixture
+def sink():
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Sink) as server:
+        server.taken = []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def expectations(to="", smtp="127.0.0.1:1"):
+    return {
+        "catalogue": base64.b64encode(compiled("fr")).decode(),
+        "mail": {"to": to, "from": "veille@infini.test", "smtp": smtp, "starttls": False},
+        "probes": [],
+        "authorities": [],
+        "slices": "",
+        "here": {"host": "anatole", "ssh": "ssh root@x", "inventory": "staging", "playbook": "watch", "address": "x"},
+    }
+
+
+def watched(state, checks, **mail):
+    return watch.watch(expectations(**mail), state, lambda context: json.dumps(context), look=lambda _: list(checks))
+
+
+def test_the_watch_mails_what_changed_and_nothing_else(tmp_path, sink, capsys):
+    mail = {"to": "techs@infini.test", "smtp": f"127.0.0.1:{sink.server_address[1]}"}
+    watched(tmp_path, [GOOD, BAD], **mail)
+    watched(tmp_path, [GOOD, BAD], **mail)
+    watched(tmp_path, [GOOD], **mail)
+    assert len(sink.taken) == 2
+    message = message_from_bytes(sink.taken[0], policy=policy.default)
+    assert message["Subject"] == "[Infini] 1 chose à réparer"
+    assert message["To"] == "techs@infini.test"
+    assert "2 mises à jour de sécurité attendent sur web" in message.get_content()
+    assert "unattended-upgrade" in message.get_content()
+    assert list((tmp_path / "outbox").iterdir()) == []
+    assert "mises à jour" in capsys.readouterr().out
+    assert json.loads((tmp_path / "verify.html").read_text())["checks"] == 1
+
+
+def test_a_mail_server_that_is_down_loses_nothing(tmp_path, sink):
+    with pytest.raises(OSError, match="refused"):
+        watched(tmp_path, [BAD], to="techs@infini.test")
+    assert len(list((tmp_path / "outbox").iterdir())) == 1
+    watched(tmp_path, [BAD], to="techs@infini.test", smtp=f"127.0.0.1:{sink.server_address[1]}")
+    assert len(sink.taken) == 1
+    assert list((tmp_path / "outbox").iterdir()) == []
+
+
+def test_without_a_recipient_the_last_messages_stay(tmp_path):
+    for number in range(watch.KEPT_MESSAGES + 6):
+        watched(tmp_path, [GOOD, BAD] if number % 2 else [GOOD])
+    assert len(list((tmp_path / "outbox").iterdir())) == watch.KEPT_MESSAGES
+
+
+def test_the_watch_looks_and_judges_its_own_host(monkeypatch):
+    monkeypatch.setattr(watch.health, "read", lambda **_: WELL)
+    checks = watch.look(expectations(), patience=0)
+    assert all(check.ok and check.host == "anatole" for check in checks)
+    assert "failed.ok" in {check.code for check in checks}
