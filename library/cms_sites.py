@@ -71,6 +71,7 @@ import secrets
 import shutil
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -89,7 +90,9 @@ def call(command, folder=None, **options):
         command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False, **options
     )
     if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}")[-2000:]
+        words = (done.stderr.strip() or done.stdout.strip())[
+            -2000:
+        ] or f"it ended with status {done.returncode}, try again"
         raise cms.CmsError(f"{Path(command[0]).name} failed: {words}")
     return done.stdout
 
@@ -127,8 +130,6 @@ def content(path):
 
 def copy(site, picture):
     """Copy a folder into the document root as the site's account: root never writes where a member may put links."""
-    if not Path(site.root).is_dir():
-        raise cms.CmsError(f"its document root {site.root} is missing: apply the role sites first")
     account = {"user": site.account, "group": site.account, "extra_groups": [], "umask": 0o027}
     call(["cp", "--recursive", "--no-preserve=mode", f"{picture}/.", site.root], **account)
 
@@ -145,15 +146,16 @@ def password(site):
     return path.read_text().split()[1]
 
 
-def find_picture(site, trees):
-    """Return the self-contained copy of the site's CMS, made on first use."""
-    picture = PICTURES / f"{site.kind}-{site.release}"
-    if not picture.is_dir():
-        roots = [Path("/"), *(Path(cms.TREES, version) for version in trees)]
-        cms_pictures.make(
-            cms.KINDS[site.kind], cms_pictures.find_root(site.release, roots), picture, lambda *words: call(*words)
-        )
-    return picture
+def picture_of(site):
+    """Return where the self-contained copy of the site's CMS stands."""
+    return PICTURES / f"{site.kind}-{site.release}"
+
+
+def make_picture(site, trees):
+    """Make the self-contained copy of the site's CMS, unless another site did."""
+    if not picture_of(site).is_dir():
+        root = cms_pictures.find_root(site.release, [Path("/"), *(Path(cms.TREES, version) for version in trees)])
+        cms_pictures.make(cms.KINDS[site.kind], root, picture_of(site), call)
 
 
 def install_static(site):
@@ -169,12 +171,9 @@ def install_static(site):
 
 def install_cms(step, trees):
     """Copy the CMS where it is missing and have its own installer do the rest; return its version."""
-    site, root = step.site, Path(cms.runtime_root(step.site.php, trees))
-    program = root / f"usr/bin/php{site.php}"
-    if not os.path.lexists(program):
-        raise cms.CmsError(f"PHP {site.php} is not on this host ({program} is missing): apply the role php first")
+    site = step.site
     if step.copy:
-        copy(site, find_picture(site, trees))
+        copy(site, picture_of(site))
     settings = {
         "root": site.root,
         "site": site.name,
@@ -186,18 +185,42 @@ def install_cms(step, trees):
         "text": TEXT,
         "password": password(site),
     }
-    printed = call(cms.install_command(site, str(root)), input=json.dumps(settings))
+    printed = call(cms.install_command(site, cms.runtime_root(site.php, trees)), input=json.dumps(settings))
     return json.loads(printed.splitlines()[-1])["version"]
+
+
+def named(site, work, *args):
+    """Do the work and return what it returns; a failure names the site."""
+    try:
+        return work(*args)
+    except cms.CmsError as error:
+        raise cms.CmsError(f"the site {site.name} cannot be installed: {error}") from error
+
+
+def refuse_unready(site, trees):
+    """Raise one sentence when an earlier role did not make what the site stands on."""
+    if not Path(site.root).is_dir():
+        raise cms.CmsError(f"its document root {site.root} is missing: apply the role sites first")
+    program = Path(cms.runtime_root(site.php, trees), f"usr/bin/php{site.php}")
+    if site.php and not os.path.lexists(program):
+        raise cms.CmsError(f"PHP {site.php} is not on this host ({program} is missing): apply the role php first")
 
 
 def install(step, trees):
     """Bring one site to its wanted state."""
-    site, start = step.site, time.monotonic()
-    try:
-        version = install_static(site) if site.kind == "static" else install_cms(step, trees)
-    except cms.CmsError as error:
-        raise cms.CmsError(f"the site {site.name} cannot be installed: {error}") from error
-    return {"name": site.name, "version": version, "seconds": round(time.monotonic() - start, 1)}
+    start = time.monotonic()
+    version = install_static(step.site) if step.site.kind == "static" else install_cms(step, trees)
+    return {"name": step.site.name, "version": version, "seconds": round(time.monotonic() - start, 1)}
+
+
+def install_all(steps, trees):
+    """Bring the sites to their wanted state, several at a time."""
+    for step in steps:
+        named(step.site, refuse_unready, step.site, trees)
+    firsts = {picture_of(step.site): step.site for step in steps if step.copy and step.site.kind != "static"}
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as workers:
+        list(workers.map(lambda site: named(site, make_picture, site, trees), firsts.values()))
+        return list(workers.map(lambda step: named(step.site, install, step, trees), steps))
 
 
 def main():
@@ -223,7 +246,7 @@ def main():
     try:
         cms.refuse_impossible(sites)
         steps = cms.plan(sites, look(sites))
-        installed = [] if module.check_mode else [install(step, module.params["trees"]) for step in steps]
+        installed = [] if module.check_mode else install_all(steps, module.params["trees"])
     except cms.CmsError as error:
         module.fail_json(msg=str(error))
     diff = {

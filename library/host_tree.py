@@ -98,15 +98,12 @@ put_back:
   returned: when there were any
 """
 
-import signal
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import tree
-from ansible.module_utils.hosting.tree_model import Request, TreeError, explain, unpack, unpack_contents
+from ansible.module_utils.hosting.tree_door import answer
 
 
 def main() -> None:
-    """Unpack what the action plugin sent, call the engine, return what it says."""
+    """Hand what the action plugin sent to the engine, return what it says."""
     module = AnsibleModule(
         argument_spec={
             "source": {"type": "path"},
@@ -117,38 +114,14 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
     if module.params["request"] is None:
-        module.fail_json(
-            msg="host_tree needs its action plugin: set action_plugins in ansible.cfg, as this repository does"
-        )
-    try:
-        result = _call(module)
-    except TreeError as problem:
-        module.fail_json(msg=str(problem), invocation={})
-    except OSError as problem:
-        module.fail_json(msg=explain(problem, "the tree could not be read or remembered"), invocation={})
+        module.fail_json(msg="host_tree needs its action plugin: set action_plugins in ansible.cfg, as here")
+    result = answer(module.params, check_mode=module.check_mode, diff=module._diff)
     # Without an invocation of our own, Ansible would send the whole request back.
-    module.exit_json(invocation={}, **result)
-
-
-def _stop(number: int, _frame: object) -> None:
-    """Put everything back when told to stop; told twice, leave that to the next run's look at the journal."""
-    signal.signal(number, signal.SIG_DFL)
-    raise TreeError(f"stopped by signal {number}: everything was put back")
-
-
-def _call(module: AnsibleModule) -> dict:
-    if module.params["confirm"]:
-        asked = unpack(module.params["request"])
-        tree.confirm(None, asked["run"])
-        return {"changed": False}
-    request = Request.unpack(module.params["request"])
-    if module.params["contents"] is None:
-        return tree.look(request, check_mode=module.check_mode)
-    contents = unpack_contents(module.params["contents"])
-    return tree.apply(request, contents, check_mode=module.check_mode, diff=module._diff)
+    result["invocation"] = {}
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

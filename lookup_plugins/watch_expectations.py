@@ -9,7 +9,7 @@ version_added: "0.1.0"
 short_description: What the watch on this host may expect of the other hosts
 description:
   - Makes the probes of C(infini verify) for every other host of the inventory, as this host sees them, and adds the
-    French catalogue, so that the host that watches needs neither Ansible nor the repository.
+    French phrases, so that the host that watches needs neither Ansible nor the repository.
   - Facts of the other hosts are not used, so that a run on this host alone gives the same.
 options: {}
 """
@@ -22,12 +22,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: A dictionary with the keys probes, here and catalogue.
+  description: A dictionary with the keys probes, here and phrases.
   type: list
   elements: dict
 """
 
-import base64
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -35,7 +34,7 @@ from typing import Any
 
 from ansible.plugins.lookup import LookupBase
 
-from infini.locale import compiled
+from infini.locale import phrases
 from infini.rendered_cards import RenderedCards
 from infini.verify.expect import OUTSIDE, Host, about_host, probes
 
@@ -53,7 +52,7 @@ class LookupModule(LookupBase):
             {
                 "probes": [asdict(probe) for host in others for probe in probes(host, viewpoint)],
                 "here": {"host": me, **dict(self._host(me, known).about)},
-                "catalogue": base64.b64encode(compiled("fr")).decode("ascii"),
+                "phrases": phrases("fr"),
             }
         ]
 

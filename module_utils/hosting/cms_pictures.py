@@ -174,7 +174,7 @@ def make(kind: Kind, root: Path, picture: Path, run: Run) -> None:
         show = ["apt-cache", *options, "show", "--no-all-versions"]
         packages = closure(kind.package, lambda names: run([*show, *names], folder))
         if not packages:
-            raise CmsError(f"Debian {codename(root)} has no package {kind.package}: choose another release")
+            raise CmsError(f"apt knows no {kind.package} here: run `apt-get update` there, or choose another release")
         run(["apt-get", *options, "-qq", "download", *packages], folder / "debs")
         for package in sorted((folder / "debs").glob("*.deb")):
             run(["dpkg-deb", "--extract", str(package), str(folder / "world")], folder)

@@ -243,12 +243,12 @@ REASONS: Mapping[str, str] = {
     "tls": _("no secure connection possible"),
     "not_http": _("what answers is not a web server"),
     "not_ssh": _("what answers is not SSH"),
-    "expired": _("it has expired"),
-    "self_signed": _("it is signed by nobody"),
-    "unknown_authority": _("it is signed by an unknown authority"),
+    "expired": _("the certificate has expired"),
+    "self_signed": _("the certificate is signed by nobody"),
+    "unknown_authority": _("the certificate comes from an unknown authority"),
     "bad_name": _("no browser can ask for this name"),
-    "name": _("it belongs to another name"),
-    "untrusted": _("it cannot be trusted"),
+    "name": _("the certificate belongs to another name"),
+    "untrusted": _("the certificate cannot be trusted"),
 }
 
 

@@ -108,17 +108,29 @@ def connect(address: str, port: int, timeout: float = TIMEOUT) -> socket.socket:
         raise Unreached(_reason(error)) from error
 
 
+LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+
+
+def askable(name: str) -> str:
+    """Give a host name as it travels; a name that cannot travel is refused before anything is opened."""
+    try:
+        ascii_name = name.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        ascii_name = ""
+    if not re.fullmatch(rf"{LABEL}(\.{LABEL})*", ascii_name):
+        raise Unreached("bad_name")
+    return ascii_name
+
+
 def connect_tls(address: str, port: int, name: str, context: ssl.SSLContext) -> ssl.SSLSocket:
     """Open a TLS connection to an address under a name."""
+    name = askable(name)
     plain = connect(address, port)
     try:
         return context.wrap_socket(plain, server_hostname=name)
     except OSError as error:
         plain.close()
         raise Unreached(_reason(error)) from error
-    except (ValueError, TypeError) as error:  # OpenSSL refuses the name itself
-        plain.close()
-        raise Unreached("bad_name") from error
 
 
 # --- pages ------------------------------------------------------------------------------------------------------
@@ -136,7 +148,7 @@ class Answer:
 def get(address: str, url: str, trust: Trust) -> Answer:
     """Ask one address for a page under its name."""
     parts = urlsplit(url)
-    name = parts.hostname or ""
+    name = askable(parts.hostname or "")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     connection = http.client.HTTPConnection(name, port, timeout=TIMEOUT)
     if parts.scheme == "https":
@@ -145,7 +157,7 @@ def get(address: str, url: str, trust: Trust) -> Answer:
         connection.sock = connect(address, port)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        host = parts.netloc.rpartition("@")[2]
+        host = f"{name}:{parts.port}" if parts.port else name
         connection.request("GET", path, headers={"Host": host, "User-Agent": "infini-verify", "Connection": "close"})
         response = connection.getresponse()
         body = response.read(LONGEST_PAGE)
@@ -228,7 +240,7 @@ def client_hello(version: bytes, name: str) -> bytes:
 
     By hand, because the local OpenSSL may refuse to speak it, and a refusal of our own would look like the host's.
     """
-    server = name.encode("idna")
+    server = askable(name).encode("ascii")
     sni = struct.pack("!HBH", len(server) + 3, 0, len(server)) + server
     extensions = b"".join(
         struct.pack("!HH", kind, len(data)) + data
@@ -338,7 +350,7 @@ def certificate(probe: Probe, trust: Trust) -> list[Finding]:
     return [Finding(subject, code, values)]
 
 
-UNREACHED = ("timeout", "refused", "reset", "no_route")
+UNREACHED = ("timeout", "refused", "reset", "no_route", "bad_name")
 """Reasons that say nothing about the certificate."""
 
 
@@ -504,13 +516,8 @@ KINDS: dict[str, Callable[[Probe, Trust], list[Finding]]] = {
 
 
 def look(probe: Probe, trust: Trust) -> list[Finding]:
-    """Run one probe; a name that cannot even be asked for is a finding, too."""
-    try:
-        return KINDS[probe.kind](probe, trust)
-    except ValueError:
-        options: Mapping[str, Any] = {"url": "?", "name": "?", "port": 443, "to": "?", **probe.options}
-        values = {**options, "family": family(probe.address), "reason": "bad_name"}
-        return [Finding(str(probe.options), f"{probe.kind}.unreached", values)]
+    """Run one probe."""
+    return KINDS[probe.kind](probe, trust)
 
 
 def look_at_all(

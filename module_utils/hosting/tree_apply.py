@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -23,7 +22,7 @@ from .tree_disk import Disk
 from .tree_memory import Store
 from .tree_model import DIRECTORY, FILE, LINK, MISSING, Memory, Request, State, TreeError, explain, matches_any, shown
 from .tree_plan import ATTRIBUTES, MAKE, REMOVE, WRITE, Plan, Step
-from .tree_read import STAGED, digest, read_attributes, read_state
+from .tree_read import STAGED, digest, read_attributes, read_file, read_state
 
 VALIDATION_TIMEOUT = 120
 IN_PLACE = "write in place"
@@ -38,7 +37,7 @@ class Transaction:
         self.contents = contents
         self.store = store
         self.disk = store.disk
-        self.token = secrets.token_hex(8)
+        self.token = os.urandom(8).hex()
         mounts = mount_points()
         self.steps = [self._journaled(number, step, mounts) for number, step in enumerate(plan.steps)]
 
@@ -95,20 +94,26 @@ class Transaction:
 
     def _stage(self) -> None:
         for step in self.steps:
-            after = State(**step["after"])
-            if step["action"] == MAKE:
-                self.disk.make_directory(step["path"], after)
-            elif step["action"] == IN_PLACE:
-                self.disk.create(step["backup"], Path(step["path"]).read_bytes(), State(FILE, "", 0o600, 0, 0))
-                self.disk.sync(step["backup"])
-            elif step["action"] == WRITE and after.kind == LINK:
-                self.disk.create_link(step["beside"], after.content, after)
-            elif step["action"] == WRITE:
-                self.disk.create(step["beside"], self._content(step), after)
+            with blaming(step["path"]):
+                self._stage_one(step, State(**step["after"]))
         # In a second pass, so that the disk has had the time to write most of it by itself.
         for step in self.steps:
             if step["action"] == WRITE and step["after"]["kind"] == FILE:
-                self.disk.sync(step["beside"])
+                with blaming(step["path"]):
+                    self.disk.sync(step["beside"])
+
+    def _stage_one(self, step: dict[str, Any], after: State) -> None:
+        if step["action"] == MAKE:
+            self.disk.make_directory(step["path"], after)
+        elif step["action"] == IN_PLACE:
+            self.disk.create(
+                step["backup"], read_file(step["path"]), State(FILE, "", 0o600, os.geteuid(), os.getegid())
+            )
+            self.disk.sync(step["backup"])
+        elif step["action"] == WRITE and after.kind == LINK:
+            self.disk.create_link(step["beside"], after.content, after)
+        elif step["action"] == WRITE:
+            self.disk.create(step["beside"], self._content(step), after)
 
     def _content(self, step: dict[str, Any]) -> bytes:
         content = self.contents[step["path"]]
@@ -118,19 +123,23 @@ class Transaction:
 
     def _swap(self) -> None:
         for step in self.steps:
-            path, before, after = step["path"], State(**step["before"]), State(**step["after"])
-            if step["action"] in (WRITE, REMOVE) and not read_attributes_agree(path, before):
-                raise TreeError(f"{shown(path)} changed while this tree was being written: run again")
-            if step["action"] == IN_PLACE:
-                self.disk.overwrite(path, self._content(step), after)
-            elif step["action"] == REMOVE:
-                self.disk.rename(path, step["backup"])
-            elif step["action"] == ATTRIBUTES:
-                self.disk.set_attributes(path, after)
-            elif step["action"] == WRITE:
-                if before.kind != MISSING:
-                    self._back_up(path, step["backup"])
-                self.disk.rename(step["beside"], path)
+            with blaming(step["path"]):
+                self._swap_one(step, State(**step["before"]), State(**step["after"]))
+
+    def _swap_one(self, step: dict[str, Any], before: State, after: State) -> None:
+        path = step["path"]
+        if step["action"] in (WRITE, REMOVE) and not read_attributes_agree(path, before):
+            raise TreeError(f"{shown(path)} changed while this tree was being written: run again")
+        if step["action"] == IN_PLACE:
+            self.disk.overwrite(path, self._content(step), after)
+        elif step["action"] == REMOVE:
+            self.disk.rename(path, step["backup"])
+        elif step["action"] == ATTRIBUTES:
+            self.disk.set_attributes(path, after)
+        elif step["action"] == WRITE:
+            if before.kind != MISSING:
+                self._back_up(path, step["backup"])
+            self.disk.rename(step["beside"], path)
 
     def _back_up(self, path: str, backup: str) -> None:
         try:
@@ -148,6 +157,15 @@ class Transaction:
     def _sync_directories(self) -> None:
         for directory in sorted({os.path.dirname(step["path"]) for step in self.steps}):
             self.disk.sync(directory)
+
+
+@contextlib.contextmanager
+def blaming(path: str) -> Iterator[None]:
+    """Name the file that the operator knows in a system error, rather than our temporary one or none at all."""
+    try:
+        yield
+    except OSError as problem:
+        raise OSError(problem.errno, problem.strerror, path) from problem
 
 
 def read_attributes_agree(path: str, before: State) -> bool:
@@ -204,9 +222,19 @@ def read_journal(store: Store) -> dict[str, Any] | None:
 
 def undo(store: Store, steps: list[dict[str, Any]]) -> None:
     """Put back whatever was touched, from whatever point it got to; doing it twice does no harm."""
-    for step in reversed(steps):
-        _UNDO[step["action"]](store.disk, step, State(**step["before"]), State(**step["after"]))
+    # One file that resists must not keep the others from their place.
+    problems = [problem for step in reversed(steps) if (problem := _undo(store.disk, step))]
+    if problems:
+        raise problems[0]
     store.disk.remove(store.journal_path)
+
+
+def _undo(disk: Disk, step: dict[str, Any]) -> OSError | None:
+    try:
+        _UNDO[step["action"]](disk, step, State(**step["before"]), State(**step["after"]))
+    except OSError as problem:
+        return problem
+    return None
 
 
 def _undo_directory(disk: Disk, step: dict[str, Any], _before: State, _after: State) -> None:

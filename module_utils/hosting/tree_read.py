@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .tree_disk import trusted_link
 from .tree_model import DIRECTORY, FILE, LINK, MISSING, NOTHING, OTHER, Entry, Memory, Request, State, TreeError, shown
 from .tree_plan import Host
 
@@ -120,9 +121,9 @@ class Parents:
     def follow(self, path: str) -> State:
         """Return the directory behind a link, if nobody but root (or we) can have put the link there."""
         link = os.lstat(path)
-        if link.st_uid not in (0, os.geteuid()):
+        if not trusted_link(link, os.stat(os.path.dirname(path))):
             raise TreeError(
-                f"{shown(path)} should be a directory, but is a symbolic link made by user {link.st_uid}: "
+                f"{shown(path)} should be a directory, but is a symbolic link that a user made or can replace: "
                 "look where it leads, then remove it; nothing was changed"
             )
         try:

@@ -36,12 +36,20 @@ LIMITS = {"memory": 10 * 2**30, "pids": 8192}
 
 # Each candidate is what `podman run` needs beside the constant options; the first that passes the self-test is taken.
 CANDIDATES: dict[str, list[str]] = {
-    "user namespaces": ["--userns", "auto:size=65536", "--cgroupns", "private"],
-    "default runtime": ["--cgroupns", "private"],
-    # Without CAP_SYS_RESOURCE podman's own high limits are refused; crun refuses hybrid cgroups.
-    "runc, lowered limits": [
-        *("--runtime", "runc", "--cgroupns", "private"),
-        *("--ulimit", "nofile=20000:20000", "--ulimit", "nproc=4096:4096"),
+    "user namespaces": ["--systemd=always", "--cgroupns=private", "--userns=auto:size=65536"],
+    "default runtime": ["--systemd=always", "--cgroupns=private"],
+    # Without CAP_SYS_RESOURCE podman's own high limits are refused; crun refuses hybrid cgroups. On cgroup v1 podman's
+    # systemd mode shows every host the machine's own tree of units, which they then share: so it is done by hand.
+    "runc, cgroup v1": [
+        *(
+            "--runtime=runc",
+            "--systemd=false",
+            "--cgroupns=private",
+            "--stop-signal=SIGRTMIN+3",
+            "--env=container=podman",
+        ),
+        *("--tmpfs=/run:rw,nosuid,nodev,mode=755", "--tmpfs=/run/lock:rw,nosuid,nodev,noexec,mode=1777"),
+        *("--ulimit=nofile=20000:20000", "--ulimit=nproc=4096:4096"),
     ],
 }
 
@@ -53,6 +61,7 @@ unit -p ProtectSystem=strict -p PrivateTmp=yes touch /etc/.bench && echo sandbox
 rm -f /etc/.bench
 mknod /run/.bench c 1 3 2>/dev/null || echo devices
 rm -f /run/.bench
+grep -q ':/\.\.' /proc/self/cgroup && echo isolation
 for other in "$@"; do getent hosts "$other" >/dev/null || echo "names:$other"; done
 """
 # The host to try is the one apt uses, so that no server is named here.
@@ -68,6 +77,7 @@ SAYS = {
     "limits": "a unit may exceed its MemoryMax=: cgroups do not bind inside the hosts (try another podman runtime)",
     "sandbox": "a unit with ProtectSystem=strict can write to /etc: systemd's sandboxing does not work in the hosts",
     "devices": "device nodes cannot be made inside the hosts, and the trees of other PHP versions need them",
+    "isolation": "the hosts share systemd's control groups with this machine and with each other",
     "names": "the hosts do not find each other by name: is aardvark-dns installed, and the network's port 53 free?",
     "https": "HTTPS to the package mirror fails inside the hosts: is this machine online, and are the certificate"
     " authorities it needs in /usr/local/share/ca-certificates?",
@@ -142,8 +152,9 @@ def _recipe() -> list[str]:
         '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*',
         # Empty, not missing: systemd would take the boot for the first and enable every unit's preset (ssh.socket).
         '--customize-hook=: >"$1"/etc/machine-id',
-        # It fails in every container: there are no modules to load.
-        '--customize-hook=ln -s /dev/null "$1"/etc/systemd/system/systemd-modules-load.service',
+        # They fail in a container: there are no modules to load, and the terminal is the machine's.
+        '--customize-hook=cd "$1"/etc/systemd/system && ln -s /dev/null systemd-modules-load.service'
+        " && ln -s /dev/null getty@tty1.service",
     ]
 
 
@@ -236,7 +247,7 @@ _INIT = ("/lib/systemd/systemd",)
 
 def _run_arguments(name: str, options: Sequence[str]) -> list[str]:
     return [
-        *("run", "--detach", "--name", name, "--privileged", "--systemd=always", *options),
+        *("run", "--detach", "--name", name, "--privileged", *options),
         *("--env", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"),  # systemd 257 refuses cgroup v1 otherwise
     ]
 

@@ -93,7 +93,7 @@ class Renderer:
         if not path.exists():
             return {}
         try:
-            sidecar = yaml.safe_load(path.read_text(encoding="utf-8"))
+            sidecar: dict[str, Any] | None = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as problem:
             raise TreeError(f"{path} is not YAML: {problem}") from problem
         if sidecar is None:

@@ -291,6 +291,17 @@ def test_php_sees_its_own_home_only(web, visit, mine, theirs):
     }
 
 
+def test_the_database_knows_an_account_by_its_login(web, visit, mine, theirs):
+    put(
+        web,
+        mine,
+        "database.php",
+        "<?php mysqli_report(MYSQLI_REPORT_OFF);"
+        f'echo @mysqli_connect("localhost", "{theirs.account}", "") ? "entered" : mysqli_connect_error();',
+    )
+    assert "Access denied" in visit(mine, "database.php")[1]
+
+
 @pytest.fixture(scope="module")
 def transport(web, web_address, mine):
     """An SSH connection of the account, by a key that is taken away afterwards."""

@@ -26,7 +26,9 @@ def program():
     spec = importlib.util.spec_from_file_location("certificates_program", PROGRAM)
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = loaded  # dataclasses look their module up
-    spec.loader.exec_module(loaded)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)  # a __pycache__ in the tree would go to the hosts
+        spec.loader.exec_module(loaded)
     yield loaded
     del sys.modules[spec.name]
 

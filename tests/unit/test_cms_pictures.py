@@ -125,7 +125,7 @@ def test_a_tree_s_sources_are_read_without_touching_the_tree(tmp_path):
     assert not any("Dir::" in word for word in cms_pictures.apt_options(Path("/"), tmp_path))
 
 
-def make(tmp_path, fail=""):
+def make(tmp_path, fail="", shown="Package: wordpress\nArchitecture: all\n"):
     """Make a WordPress picture with a runner that pretends."""
     calls = []
 
@@ -134,7 +134,7 @@ def make(tmp_path, fail=""):
         if command[0] == fail:
             raise cms.CmsError("no network")
         if command[0] == "apt-cache":
-            return "Package: wordpress\nArchitecture: all\n" if "wordpress" in command else ""
+            return shown
         if "download" in command:
             (folder / "wordpress.deb").touch()
         if command[0] == "dpkg-deb":
@@ -155,3 +155,8 @@ def test_a_failed_download_leaves_nothing_behind(tmp_path):
     with pytest.raises(cms.CmsError, match="no network"):
         make(tmp_path, fail="dpkg-deb")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_release_without_the_package_is_said(tmp_path):
+    with pytest.raises(cms.CmsError, match="apt knows no wordpress here"):
+        make(tmp_path, shown="")

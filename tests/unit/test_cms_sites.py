@@ -133,6 +133,22 @@ def test_check_mode_works_on_an_empty_host(host, capsys, monkeypatch):
     assert not list(host.folder.glob("members/*/*.txt"))
 
 
+def test_sites_of_one_kind_share_a_picture(host, capsys, monkeypatch):
+    made = []
+
+    def make(_kind, _root, picture, _run):
+        made.append(picture.name)
+        picture.mkdir(parents=True)
+
+    monkeypatch.setattr(cms_sites.cms_pictures, "make", make)
+    monkeypatch.setattr(cms_sites.cms_pictures, "find_root", lambda release, _roots: release)
+    shutil.rmtree(host.folder / "pictures")
+    (host.folder / "members/velo/www/course.velo.test").mkdir()
+    result = run(capsys, VELO, {**VELO, "name": "course.velo.test", "database": "course_spip"})
+    assert len(result["installed"]) == 2
+    assert made == ["spip-bullseye"]
+
+
 @pytest.mark.parametrize(
     ("missing", "words"),
     [
@@ -157,5 +173,5 @@ def test_an_impossible_set_is_refused_before_anything_is_looked_at(host, capsys)
 def test_a_failing_command_speaks_for_itself():
     with pytest.raises(cms.CmsError, match=r"^sh failed: no such table$"):
         cms_sites.call(["sh", "-c", "echo no such table >&2; exit 3"])
-    with pytest.raises(cms.CmsError, match=r"^sh failed: exit status 3$"):
+    with pytest.raises(cms.CmsError, match=r"^sh failed: it ended with status 3, try again$"):
         cms_sites.call(["sh", "-c", "exit 3"])

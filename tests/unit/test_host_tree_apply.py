@@ -297,7 +297,7 @@ def free(*layouts):
     return {"allow_removal": {os.path.dirname(name) for layout in layouts for name in layout}}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(layouts, layouts, st.booleans())
 def test_applying_and_planning_again_gives_nothing(old, new, owned):
     with tempfile.TemporaryDirectory() as directory:
@@ -317,7 +317,7 @@ def tracked(world):
     return {path for path, state in world.snapshot().items() if state[0] >> 12 != 4}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(layouts, layouts, layouts)
 def test_what_somebody_wrote_by_hand_is_never_lost(old, edits, new):
     with tempfile.TemporaryDirectory() as directory:

@@ -11,6 +11,7 @@ import pytest
 from host_tree_world import World
 
 from hosting import tree, tree_read
+from hosting.tree_disk import Disk
 from hosting.tree_model import Memory, Notification, Request, TreeError, Validation, matches, shown
 
 
@@ -202,8 +203,28 @@ def test_directory_link_of_another_user_is_refused(world):
     os.symlink("real", world.path("etc"))
     world.apply({"etc/fine": "root's own link is followed"})
     os.chown(world.path("etc"), 1000, 1000, follow_symlinks=False)
-    with pytest.raises(TreeError, match="symbolic link made by user 1000"):
+    with pytest.raises(TreeError, match="symbolic link that a user made"):
         world.apply({"etc/fine": "x"})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_directory_swapped_for_a_link_at_the_wrong_moment_is_not_followed(world):
+    os.makedirs(world.path("outside"))
+    world.write("home/www/x", "")
+    os.chown(world.path("home"), 1000, 1000)
+
+    class Swapped(Disk):
+        """The member acts between our look and our first write."""
+
+        def create(self, path, content, state):
+            if not os.path.islink(world.path("home/www")):
+                os.rename(world.path("home/www"), world.path("home/away"))
+                os.symlink(world.path("outside"), world.path("home/www"))
+            super().create(path, content, state)
+
+    with pytest.raises(TreeError, match="a link that somebody else made"):
+        world.apply({"home/www/index": "ours"}, disk=Swapped())
+    assert os.listdir(world.path("outside")) == []
 
 
 def test_unknown_owner_is_one_sentence_and_tolerated_in_check_mode(world):

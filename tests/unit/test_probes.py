@@ -394,7 +394,10 @@ def test_a_doubtful_probe_is_repeated_once(free_port):
     assert [one.code for one in found] == ["tcp.ok"]
 
 
-@pytest.mark.parametrize("name", ["", ".", "a..b", "x" * 70 + ".test", "velo\x00.test", "été.test", "velo test", "*"])
+STRANGE = ["", ".", "a..b", "x" * 70 + ".test", "velo\x00.test", "été.test", "velo test", "*", "-a.test"]
+
+
+@pytest.mark.parametrize("name", STRANGE)
 @pytest.mark.parametrize("kind", ["page", "redirect", "tls", "certificate"])
 def test_a_strange_name_is_a_finding(site, trust, kind, name):
     options = {"name": name, "port": site} if kind in ("tls", "certificate") else {"url": f"https://{name}:{site}/"}

@@ -1,6 +1,5 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
-import base64
 import json
 import socketserver
 import threading
@@ -10,7 +9,7 @@ import pytest
 
 from hosting import watch
 from hosting.findings import Check
-from infini.locale import catalogue, compiled
+from infini.locale import catalogue, phrases
 
 FRENCH = catalogue("fr")
 WELL = {
@@ -81,10 +80,9 @@ def sink():
 
 def expectations(to="", smtp="127.0.0.1:1"):
     return {
-        "catalogue": base64.b64encode(compiled("fr")).decode(),
+        "phrases": phrases("fr"),
         "mail": {"to": to, "from": "veille@infini.test", "smtp": smtp, "starttls": False},
         "probes": [],
-        "authorities": [],
         "slices": "",
         "here": {"host": "anatole", "ssh": "ssh root@x", "inventory": "staging", "playbook": "watch", "address": "x"},
     }
@@ -130,3 +128,18 @@ def test_the_watch_looks_and_judges_its_own_host(monkeypatch):
     checks = watch.look(expectations(), patience=0)
     assert all(check.ok and check.host == "anatole" for check in checks)
     assert "failed.ok" in {check.code for check in checks}
+
+
+def test_authorities_come_from_systemd(tmp_path, monkeypatch):
+    assert watch.trust().authorities == []
+    (tmp_path / "authority-1").write_text("PEM")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert watch.trust().authorities == ["PEM"]
+
+
+def test_phrases_travel_whole():
+    french = watch.French(phrases("fr"))
+    assert french.gettext("Updates") == FRENCH.gettext("Updates") == "Mises à jour"
+    for number in (0, 1, 2, 60):
+        words = ("{count} thing to mend", "{count} things to mend", number)
+        assert french.ngettext(*words) == FRENCH.ngettext(*words)

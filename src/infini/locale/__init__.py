@@ -9,22 +9,37 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
+from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
 DIRECTORY = Path(__file__).parent
 
 
-def compiled(language: str) -> bytes:
-    """Compile a language's catalogue to the .mo format."""
-    path = DIRECTORY / language / "LC_MESSAGES" / "infini.po"
-    target = BytesIO()
-    with path.open("rb") as source:
-        write_mo(target, read_po(source, locale=language))
-    return target.getvalue()
+def read(language: str) -> Catalog:
+    """Read a language's catalogue."""
+    with (DIRECTORY / language / "LC_MESSAGES" / "infini.po").open("rb") as source:
+        return read_po(source, locale=language)
+
+
+def phrases(language: str) -> dict[str, list[str]]:
+    """Give a catalogue as plain data: what is said for one, and for many where that differs."""
+    found: dict[str, list[str]] = {}
+    for message in read(language):
+        if isinstance(message.string, str):
+            found[str(message.id)] = [message.string]
+        else:
+            found[str(message.id[0])] = [str(form) for form in message.string or ()]
+    found.pop("", None)  # the catalogue's own header
+    return found
 
 
 @cache
 def catalogue(language: str) -> gettext.NullTranslations:
     """Give the translations of a language; English is the code's own."""
-    return gettext.NullTranslations() if language == "en" else gettext.GNUTranslations(BytesIO(compiled(language)))
+    if language == "en":
+        return gettext.NullTranslations()
+    target = BytesIO()
+    write_mo(target, read(language))
+    target.seek(0)
+    return gettext.GNUTranslations(target)

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A picture of the page as a phone shows it, for the README: made by the same code that tests the page."""
+"""A picture of the page as a phone shows it, for the README: made by the same code that tests the page.
+
+`python -m infini.verify.picture` looks at the bench and renews docs/_static/verify.png.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infini import ROOT
+
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
 
 PHONE = (412, 915)
+README_PICTURE = ROOT / "docs" / "_static" / "verify.png"
 
 
 @contextmanager
@@ -56,3 +62,14 @@ def take(page: str, target: Path, size: tuple[int, int] = PHONE) -> None:
         driver.get(source.as_uri())
         target.parent.mkdir(parents=True, exist_ok=True)
         driver.save_screenshot(str(target))
+
+
+def main() -> None:
+    """Renew the README's picture from the bench."""
+    from infini.verify import page, verify
+
+    take(page(verify("staging")), README_PICTURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,8 @@
 /** Have one page played by a fresh PHP; what it prints counts only when it fails. */
 function play(string $page, array $settings): string
 {
-    $command = [PHP_BINARY, '-d', 'display_errors=stderr', '-d', 'error_reporting=' . (E_ALL & ~E_DEPRECATED), __FILE__, $page];
+    $quiet = ['-d', 'display_errors=stderr', '-d', 'log_errors=0', '-d', 'error_reporting=' . error_reporting()];
+    $command = array_merge([PHP_BINARY], $quiet, [__FILE__, $page]);
     $process = proc_open($command, [['pipe', 'r'], ['pipe', 'w'], STDERR], $pipes);
     fwrite($pipes[0], json_encode($settings));
     fclose($pipes[0]);

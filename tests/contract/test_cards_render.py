@@ -1,0 +1,83 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The cards of every role can be filled in for every staging host, as the firewall, verify and the watch will ask."""
+
+import json
+
+import pytest
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader, lookup_loader
+from ansible.template import Templar
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
+
+from hosting.probes import KINDS
+from infini import ROOT, cards
+
+FACTS = {
+    "web": {"distribution_release": "bookworm", "distribution_major_version": "12", "distribution_version": "12"},
+    "anatole": {"distribution_release": "trixie", "distribution_major_version": "13", "distribution_version": "13"},
+}
+
+
+@pytest.fixture(scope="module")
+def ask():
+    """Ask one of our lookup plugins, as a host of the staging inventory."""
+    init_plugin_loader([])
+    lookup_loader.add_directory(str(ROOT / "lookup_plugins"))
+    filter_loader.add_directory(str(ROOT / "filter_plugins"))
+    loader = DataLoader()
+    inventory = InventoryManager(loader, sources=[str(ROOT / "inventory/staging")])
+    manager = VariableManager(loader, inventory)
+    hostvars = HostVars(inventory, manager, loader)
+
+    def asked(plugin, host, *terms):
+        variables = manager.get_vars(host=inventory.get_host(host))
+        variables |= {"hostvars": hostvars, "ansible_facts": FACTS[host]}
+        templar = Templar(loader, variables)
+        return lookup_loader.get(plugin, loader=loader, templar=templar).run(list(terms), variables)[0]
+
+    return asked
+
+
+@pytest.mark.parametrize("host", FACTS)
+@pytest.mark.parametrize("what", ["cards", "checks", "ports"])
+def test_cards_render(ask, host, what):
+    answer = ask("service_cards", host, what)
+    assert "{{" not in json.dumps(answer)
+    if what == "ports":
+        assert {"service": "base", "port": 22, "protocol": "tcp", "from": "any"} in answer
+    else:
+        expected = {
+            use.role
+            for use in cards.uses(ROOT / "playbooks")
+            if (ROOT / "roles" / use.role / "meta/service.yml").exists()
+        }
+        assert {card["service"] for card in answer} <= expected
+        assert all(check["kind"] in {*KINDS, "unit", "command"} for card in answer for check in card["checks"])
+
+
+def test_a_host_has_the_cards_of_its_own_plays(ask):
+    web, anatole = (
+        {card["service"]: card["playbook"] for card in ask("service_cards", host, "checks")} for host in FACTS
+    )
+    assert web["front"] == "web"
+    assert anatole["watch"] == "watch"
+    assert not {"front", "sites"} & set(anatole)
+    assert {"base"} <= set(web) & set(anatole)
+
+
+def test_every_site_is_looked_at_by_the_watch(ask):
+    answer = ask("watch_expectations", "anatole")
+    assert {probe["host"] for probe in answer["probes"]} == {"web"}
+    sites = {probe["options"]["url"].split("/")[2] for probe in answer["probes"] if probe["kind"] == "page"}
+    assert {"velo.test", "chorale.test", "jardin.test", "bourg.test"} <= sites
+    assert answer["here"]["host"] == "anatole"
+    assert json.loads(json.dumps(answer)) == answer
+    assert answer == ask("watch_expectations", "anatole")
+
+
+def test_an_unknown_word_is_refused(ask):
+    with pytest.raises(Exception, match="knows cards, checks and ports"):
+        ask("service_cards", "web", "prots")
