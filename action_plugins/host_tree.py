@@ -109,9 +109,9 @@ class ActionModule(ActionBase):
     def _ask(self, asked: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Ask the engine on the host.
 
-        A module costs 0.3 s before its first line (Ansible packs 60 files for it, and the host compiles them), ten times
-        what comparing a thousand files takes. So the engine travels alone, by the same command over the same connection;
-        where Ansible cannot feed a command's standard input, it goes as an ordinary module.
+        A module costs 0.3 s before its first line (Ansible packs 60 files for it, and the host compiles them), ten
+        times what comparing a thousand files takes. So the engine travels alone, the way Ansible sends its modules;
+        where that cannot feed a command's standard input, it goes as an ordinary module.
         """
         python = self._python(task_vars)
         if python is None or not self._is_pipelining_enabled("new"):

@@ -107,6 +107,7 @@ class Store:
 def trees_of(trees: str) -> list[str]:
     """Name the trees that a host remembers."""
     try:
-        return sorted(entry.name for entry in os.scandir(trees) if entry.is_dir(follow_symlinks=False))
+        with os.scandir(trees) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         return []

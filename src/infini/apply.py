@@ -37,7 +37,9 @@ def apply(
     """Run a playbook; in check mode nothing is written and no lock is needed."""
     path = playbook_path(playbook)
     hosts = Inventory(inventory)
-    arguments = [*(["--check"] if check else []), *(["--diff"] if diff else [])]
+    # Every playbook begins with the play that can only say no; `site` has it of itself.
+    first = [] if path == playbook_path("site") else [str(playbook_path("preflight"))]
+    arguments = [*first, *(["--check"] if check else []), *(["--diff"] if diff else [])]
     arguments += ["--limit", limit] if limit != "all" else []
     with nullcontext() if check else locked(hosts, limit):
         return play(

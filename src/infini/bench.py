@@ -28,7 +28,8 @@ from infini.errors import FailedError, RefusedError
 CACHE = STATE / "cache"
 AUTHORITIES = Path("/usr/local/share/ca-certificates")
 PACKAGES = (
-    "systemd,systemd-sysv,dbus,python3,openssh-server,iproute2,ca-certificates,sudo"  # what a rented machine comes with
+    # What a rented machine comes with, and python3-apt, without which Ansible's check mode refuses to look at packages.
+    "systemd,systemd-sysv,dbus,python3,python3-apt,openssh-server,iproute2,ca-certificates,sudo"
 )
 CGROUP = Path("/sys/fs/cgroup")
 LIMITS = {"memory": 10 * 2**30, "pids": 8192}
@@ -96,6 +97,11 @@ class Host:
     ipv6: str
     memory: str
 
+    @property
+    def mac(self) -> str:
+        """A hardware address of the locally administered range, from the IPv4 address."""
+        return "02:00:" + ":".join(f"{int(part):02x}" for part in self.ipv4.split("."))
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -153,8 +159,10 @@ def _recipe() -> list[str]:
         # Empty, not missing: systemd would take the boot for the first and enable every unit's preset (ssh.socket).
         '--customize-hook=: >"$1"/etc/machine-id',
         # They fail in a container: there are no modules to load, and the terminal is the machine's.
-        '--customize-hook=cd "$1"/etc/systemd/system && ln -s /dev/null systemd-modules-load.service'
-        " && ln -s /dev/null getty@tty1.service",
+        *(
+            f'--customize-hook=ln -s /dev/null "$1"/etc/systemd/system/{unit}'
+            for unit in ("systemd-modules-load.service", "getty@tty1.service")
+        ),
     ]
 
 
@@ -359,7 +367,8 @@ def _make_host(bench: Bench, host: Host, options: Sequence[str]) -> bool:
         podman(
             *_run_arguments(name, options),
             *("--hostname", host.fqdn, "--no-hosts", "--memory", host.memory, "--label", f"infini.bench={bench.name}"),
-            *("--network", bench.network, "--ip", host.ipv4, "--ip6", host.ipv6),
+            # The same hardware address after each restart, or this machine's neighbour table sends to the old one.
+            *("--network", bench.network, "--ip", host.ipv4, "--ip6", host.ipv6, "--mac-address", host.mac),
             *("--network-alias", host.fqdn, "--network-alias", host.name, image(host.release), *_INIT),
         )
     if not _booted(name):
@@ -388,6 +397,8 @@ cat >/root/.ssh/authorized_keys
 [ -s /etc/ssh/ssh_host_ed25519_key ] || { ssh-keygen -q -A; systemctl reset-failed ssh; systemctl restart ssh; }
 [ -s /etc/hosts ] || printf '127.0.0.1 localhost\\n::1 localhost\\n' >/etc/hosts
 chmod 644 /etc/hosts
+# The image is young but has no package lists: say so to those who judge by the date.
+ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1 || touch -d @0 /var/lib/apt/lists
 """
 
 

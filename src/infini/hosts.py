@@ -32,6 +32,7 @@ class Connection:
     user: str
     port: int
     options: tuple[str, ...]
+    become: bool = False
 
     def ssh(self, *extra: str) -> list[str]:
         """Return the ssh command line up to the remote command."""
@@ -71,8 +72,20 @@ class Inventory:
         self.path = inventory_path(inventory)
         self._loader = DataLoader()
         self._loader.set_basedir(str(ROOT))
+        self._open_vault()
         self._manager = InventoryManager(loader=self._loader, sources=[str(self.path)])
         self._variables = VariableManager(loader=self._loader, inventory=self._manager)
+
+    def _open_vault(self) -> None:
+        """Give the loader the vault password that Ansible's own commands would take."""
+        from ansible import constants
+        from ansible.parsing.vault import get_file_vault_secret
+
+        path = constants.config.get_config_value("DEFAULT_VAULT_PASSWORD_FILE")
+        if path:
+            secret = get_file_vault_secret(filename=path, loader=self._loader)
+            secret.load()
+            self._loader.set_vault_secrets([("default", secret)])
 
     def hosts(self, pattern: str = "all") -> list[str]:
         """Return the names of the hosts that a pattern means."""
@@ -80,7 +93,15 @@ class Inventory:
 
     def raw(self, host: str) -> dict[str, Any]:
         """Return a host's variables, not templated."""
-        found: dict[str, Any] = self._variables.get_vars(host=self._manager.get_host(host))
+        from ansible.errors import AnsibleError
+
+        try:
+            found: dict[str, Any] = self._variables.get_vars(host=self._manager.get_host(host))
+        except AnsibleError as error:
+            raise RefusedError(
+                f"The inventory {self.path.name} cannot be read: {error.message} If it is the vault: "
+                "export ANSIBLE_VAULT_PASSWORD_FILE=FILE"
+            ) from error
         return found
 
     def get(self, host: str, name: str, default: Any = None) -> Any:
@@ -102,12 +123,14 @@ class Inventory:
             str(self.get(host, "ansible_user", "")),
             int(self.get(host, "ansible_port", 22)),
             (*options, *(["-i", str(key)] if key else []), "-o", "ConnectTimeout=5"),
+            bool(self.get(host, "ansible_become", False)),
         )
 
 
 def _hold(connection: Connection, who: str) -> subprocess.Popen[str]:
     # No shared connection: the session must end with this process, not with ControlPersist.
-    remote = f"sh -c {shlex.quote(_HOLD)} lock {shlex.quote(who)}"
+    # One technician's file is closed to the next: the lock belongs to root, as everything that a run does.
+    remote = f"{'sudo -n ' if connection.become else ''}sh -c {shlex.quote(_HOLD)} lock {shlex.quote(who)}"
     return subprocess.Popen(
         [*connection.ssh("-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ControlPath=none"), remote],
         stdin=subprocess.PIPE,

@@ -22,7 +22,7 @@ from infini.runner import console
 
 REPORTS = STATE / "reports"
 BENCH = {"INFINI_BENCH": "molecule"}
-PYTHON_FILES = ("src", "module_utils", "library", "action_plugins", "filter_plugins", "lookup_plugins", "tests", "docs")
+PYTHON_FILES = ["."]
 
 LINT: dict[str, list[str]] = {
     "ruff": ["ruff", "check", *PYTHON_FILES],

@@ -3,6 +3,7 @@
 """The doors: what the modules answer to Ansible."""
 
 import json
+import signal
 
 import host_drift
 import host_tree
@@ -11,7 +12,7 @@ from ansible.module_utils.hosting import tree, tree_memory
 from ansible.module_utils.testing import patch_module_args
 from host_tree_world import World
 
-from hosting.tree_model import pack, pack_contents
+from hosting.tree_model import Validation, pack, pack_contents
 
 
 @pytest.fixture
@@ -24,7 +25,10 @@ def world(tmp_path, monkeypatch):
         )
     monkeypatch.setattr(tree, "drift", lambda drift=tree.drift, **more: drift(world.trees, **more))
     assert tree_memory.TREES.startswith("/var/lib/infini/")
-    return world
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield world
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 def run(module, capsys, **arguments):
@@ -79,3 +83,13 @@ def test_confirm_and_missing_action_plugin(world, capsys):
     world.apply({"a": "x"})
     assert run(host_tree, capsys, confirm=True, request=pack({"run": "r"}))[0]["changed"] is False
     assert "action plugin" in run(host_tree, capsys)[0]["msg"]
+
+
+def test_told_to_stop_puts_everything_back(world, capsys):
+    world.apply({"a": "one"})
+    judge = (Validation(("**",), ("sh", "-c", "kill -TERM $PPID; sleep 5")),)
+    request = world.request({"a": "two"}, validations=judge).pack()
+    contents = pack_contents({world.path("a"): b"two"})
+    result, _out = run(host_tree, capsys, request=request, contents=contents)
+    assert "stopped by signal 15" in result["msg"]
+    assert world.read("a") == "one"
