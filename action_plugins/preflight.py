@@ -26,6 +26,7 @@ class ActionModule(ActionBase):
             return {
                 **result,
                 "failed": True,
+                "refused": True,
                 "msg": f"Nothing was touched. In the inventory, for {host}:\n- " + "\n- ".join(problems),
             }
         return {**result, "changed": False}

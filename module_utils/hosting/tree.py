@@ -13,7 +13,7 @@ from .tree_apply import Transaction, emptied_directories, read_journal, recover
 from .tree_diff import drift_diff, plan_diffs, refusal_diff
 from .tree_disk import Disk
 from .tree_memory import TREES, Store, trees_of
-from .tree_model import FILE, LINK, MISSING, NOTHING, Memory, Request, TreeError, shown
+from .tree_model import FILE, LINK, MISSING, NOTHING, Memory, RefusedTreeError, Request, shown
 from .tree_plan import WRITE, Plan, plan
 from .tree_read import read_file, read_host, read_state
 
@@ -129,7 +129,7 @@ def _refuse(todo: Plan, contents: Mapping[str, bytes]) -> None:
         refusal_diff(one.path, one.before, one.after, contents.get(one.path), secret=one.secret)
         for one in todo.refusals[:20]
     ]
-    raise TreeError(
+    raise RefusedTreeError(
         f"{shown(first.path)} {first.why}{more}: nothing was written. Keep the change by moving it into the tree, or "
         f"give it up with --overwrite {shown(first.path)} (variable host_tree_overwrite). What would be overwritten:\n"
         + "".join(diffs)

@@ -8,7 +8,7 @@ import signal
 from typing import Any
 
 from . import tree
-from .tree_model import Request, TreeError, explain, unpack, unpack_contents
+from .tree_model import RefusedTreeError, Request, TreeError, explain, unpack, unpack_contents
 
 
 def answer(asked: dict[str, Any], *, check_mode: bool, diff: bool) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def answer(asked: dict[str, Any], *, check_mode: bool, diff: bool) -> dict[str, 
     try:
         return _call(asked, check_mode=check_mode, diff=diff)
     except TreeError as problem:
-        return {"failed": True, "msg": str(problem)}
+        return {"failed": True, "refused": isinstance(problem, RefusedTreeError), "msg": str(problem)}
     except OSError as problem:
         return {"failed": True, "msg": explain(problem, "the tree could not be read or remembered")}
 

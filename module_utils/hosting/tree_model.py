@@ -20,6 +20,10 @@ class TreeError(Exception):
     """One sentence for the operator: what, where and the mend. Nothing was changed, or everything was put back."""
 
 
+class RefusedTreeError(TreeError):
+    """A plan that is possible but that the operator has to agree to by name."""
+
+
 @dataclass(frozen=True)
 class State:
     """What stands at a path: `content` is the SHA-256 of a file or the target of a link."""

@@ -9,7 +9,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from .tree_model import DIRECTORY, FILE, LINK, MISSING, NOTHING, OTHER, Known, Memory, Request, State, TreeError, shown
+from .tree_model import (
+    DIRECTORY,
+    FILE,
+    LINK,
+    MISSING,
+    NOTHING,
+    OTHER,
+    Known,
+    Memory,
+    RefusedTreeError,
+    Request,
+    State,
+    TreeError,
+    shown,
+)
 
 MAKE, WRITE, ATTRIBUTES, REMOVE = "make directory", "write", "change attributes", "remove"
 
@@ -211,7 +225,7 @@ class _Planner:
             net = len(gone) - new
             too_many = net > 0.3 * size if size >= 10 else net > 2
             if too_many and directory not in self.request.allow_removal:
-                raise TreeError(
+                raise RefusedTreeError(
                     f"this would remove {len(gone)} of the {size} files in {shown(directory)} "
                     f"({', '.join(shown(os.path.basename(path)) for path in gone[:5])}"
                     f"{', …' if len(gone) > 5 else ''}): if that is meant, "

@@ -77,7 +77,7 @@ def staging_up(yes: YesOption = False, as_json: JsonOption = False) -> None:
     answer = result.as_json()
     if not result.ok:
         _say(result.sentence())
-        _end(answer, as_json, 4)
+        _end(answer, as_json, result.status)
     inventory = Inventory(staging.INVENTORY)
     report = verify.verify(str(inventory.path))
     report.print(console, everything=False)
@@ -172,7 +172,7 @@ def apply(
     answer = result.as_json()
     if not result.ok:
         _say(result.sentence())
-        _end(answer, as_json, 3 if result.unreachable and not result.failures else 4)
+        _end(answer, as_json, result.status)
     verb = "Would change" if check else "Changed"
     _say(f"{verb}: {result.changed} of {result.tasks} tasks, in {result.seconds:.0f} s.")
     _end(answer, as_json)

@@ -35,8 +35,8 @@ TOOLS = {
     "/usr/lib/podman/netavark": "netavark",
     "/usr/lib/podman/aardvark-dns": "aardvark-dns",
 }
-# What `infini test` needs beside them: a browser for the pages.
-TEST_TOOLS = {"chromium": "chromium", "chromedriver": "chromium-driver"}
+# What `infini test` needs beside them: a browser for the pages, a linter for the scripts.
+TEST_TOOLS = {"chromium": "chromium", "chromedriver": "chromium-driver", "shellcheck": "shellcheck"}
 NEEDED_DISK = 15 * 10**9
 NEEDED_MEMORY = 3 * 10**9
 HOST_VARIABLES = ("ansible_host", "hosting_ipv4", "hosting_ipv6", "hosting_fqdn")

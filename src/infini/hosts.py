@@ -51,7 +51,7 @@ def inventory_path(inventory: str) -> Path:
 
 
 @cache
-def _load_plugins() -> None:
+def load_plugins() -> None:
     """Let Ansible find its collections; it may be told once only."""
     from ansible.plugins.loader import init_plugin_loader
 
@@ -68,7 +68,7 @@ class Inventory:
         from ansible.parsing.dataloader import DataLoader
         from ansible.vars.manager import VariableManager
 
-        _load_plugins()
+        load_plugins()
         self.path = inventory_path(inventory)
         self._loader = DataLoader()
         self._loader.set_basedir(str(ROOT))

@@ -43,7 +43,7 @@ class RunResult:
     tasks: int = 0
     hosts: dict[str, dict[str, int]] = field(default_factory=dict)
     unreachable: list[str] = field(default_factory=list)
-    failures: list[dict[str, str]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -55,6 +55,15 @@ class RunResult:
     def failed(self) -> int:
         """Tasks that failed, over all hosts."""
         return sum(host["failed"] for host in self.hosts.values())
+
+    @property
+    def status(self) -> int:
+        """Exit status of a command that ends with this run."""
+        if self.ok:
+            return 0
+        if self.failures:
+            return 2 if all(failure["refused"] for failure in self.failures) else 4
+        return 3 if self.unreachable else 4
 
     def sentence(self) -> str:
         """Say the first thing that went wrong, and where to read on."""
@@ -85,6 +94,7 @@ class RunResult:
             "tasks": self.tasks,
             "seconds": round(self.seconds, 1),
             "hosts": self.hosts,
+            **({} if self.ok else {"error": self.sentence()}),
         }
 
 
@@ -118,7 +128,8 @@ class _Watcher:
         if kind == "runner_on_unreachable":
             self.result.unreachable.append(host)
         elif kind == "runner_on_failed" and not data.get("ignore_errors"):
-            self.result.failures.append({"host": host, "task": task, "says": _cause(result)})
+            refused = bool(result.get("refused"))
+            self.result.failures.append({"host": host, "task": task, "says": _cause(result), "refused": refused})
 
     def _count(self, data: Mapping[str, Any]) -> None:
         for host in data.get("processed", {}):

@@ -7,13 +7,14 @@ import json
 import pytest
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import filter_loader, init_plugin_loader, lookup_loader
+from ansible.plugins.loader import filter_loader, lookup_loader
 from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from hosting.probes import KINDS
 from infini import ROOT, cards
+from infini.hosts import load_plugins
 
 FACTS = {
     "web": {"distribution_release": "bookworm", "distribution_major_version": "12", "distribution_version": "12"},
@@ -24,7 +25,7 @@ FACTS = {
 @pytest.fixture(scope="module")
 def ask():
     """Ask one of our lookup plugins, as a host of the staging inventory."""
-    init_plugin_loader([])
+    load_plugins()
     lookup_loader.add_directory(str(ROOT / "lookup_plugins"))
     filter_loader.add_directory(str(ROOT / "filter_plugins"))
     loader = DataLoader()

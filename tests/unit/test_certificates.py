@@ -12,6 +12,7 @@ from pathlib import Path
 
 import certificates as module_file
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from hypothesis import given
 from hypothesis import strategies as st
@@ -324,12 +325,15 @@ def run_module(monkeypatch, capsys, tmp_path):
     def run(*states, **arguments):
         answers = list(states)
         started = []
+        # Where a test before has made this process a control node, Ansible prints warnings and returns none.
+        warnings = []
+        monkeypatch.setattr(AnsibleModule, "warn", lambda _module, said, **_: warnings.append(said))
         monkeypatch.setattr(module_file, "PROGRAM", tmp_path)
         monkeypatch.setattr(module_file, "read", lambda _module: answers.pop(0))
         monkeypatch.setattr(module_file, "start", started.append)
         with patch_module_args({"declared": 2, **arguments}), pytest.raises(SystemExit):
             module_file.main()
-        return json.loads(capsys.readouterr().out), len(started)
+        return {**json.loads(capsys.readouterr().out), "warnings": warnings}, len(started)
 
     return run
 

@@ -68,10 +68,15 @@ def test_errors_are_a_sentence_and_a_status(monkeypatch, capsys, error, status):
     assert "✗ The host sleeps: wake it" in out.err
 
 
+FAILURE = {"host": "web", "task": "t", "says": "s", "refused": False}
+REFUSAL = {**FAILURE, "refused": True}
+
+
 @pytest.mark.parametrize(
-    ("unreachable", "failures", "status"), [(["web"], [], 3), ([], [{"host": "web", "task": "t", "says": "s"}], 4)]
+    ("unreachable", "failures", "status"),
+    [(["web"], [], 3), ([], [FAILURE], 4), ([], [REFUSAL], 2), ([], [REFUSAL, FAILURE], 4)],
 )
-def test_a_run_that_fails_tells_unreachable_from_failed(monkeypatch, unreachable, failures, status):
+def test_a_run_that_fails_tells_refused_unreachable_and_failed_apart(monkeypatch, unreachable, failures, status):
     result = RunResult(log=ROOT / "log", unreachable=unreachable, failures=failures)
     monkeypatch.setattr("infini.apply.apply", lambda *_a, **_k: result)
     answer = call("apply", "--json")
