@@ -173,7 +173,7 @@ class ActionModule(ActionBase):
             )
         # A role may be named by its path; the host remembers it by its last name.
         name = arguments["name"] or (Path(role.get_name()).name if role else source.parent.name)
-        variables = Variables(self._templar, task_vars)
+        variables = Variables(self._templar, self._loader, task_vars)
         env = environment(
             variables.get,
             (source.parent / "templates",),
@@ -198,8 +198,9 @@ class ActionModule(ActionBase):
 class Variables:
     """A host's variables, each templated by Ansible once, when something first asks for it."""
 
-    def __init__(self, templar: Any, task_vars: dict[str, Any]) -> None:
+    def __init__(self, templar: Any, loader: Any, task_vars: dict[str, Any]) -> None:
         self._templar = templar
+        self._loader = loader
         self._task_vars = task_vars
         self._known: dict[str, Any] = {}
 
@@ -231,7 +232,7 @@ class Variables:
 
     def lookup(self, name: str, *terms: Any, **options: Any) -> Any:
         """Do what Ansible's own `lookup` does, for the plugins that templates really need."""
-        found = lookup_loader.get(name, loader=self._templar._loader, templar=self._templar)
+        found = lookup_loader.get(name, loader=self._loader, templar=self._templar)
         if found is None:
             raise TreeError(f"there is no lookup plugin {name}")
         wantlist = options.pop("wantlist", False)

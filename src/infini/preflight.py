@@ -70,7 +70,7 @@ def unknown_variables(names: Iterable[str], known: Collection[str]) -> list[str]
     return [
         f"The variable {name} means nothing here{_nearest(name, known)}"
         for name in sorted(names)
-        if name not in known and name not in MAGIC and not name.startswith(("ansible_", "vault_", "_"))
+        if name not in known and name not in MAGIC and not name.startswith(("ansible_", "molecule_", "vault_", "_"))
     ]
 
 

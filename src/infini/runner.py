@@ -217,7 +217,6 @@ def play(
             cmdline=shlex.join(command) or None,
             envvars={
                 "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_DEPRECATION_WARNINGS": "false",
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             },
             quiet=True,

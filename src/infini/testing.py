@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from rich.table import Table
 
-from infini import ROOT, STATE
+from infini import ROOT, STATE, measure
 from infini.runner import console
 
 REPORTS = STATE / "reports"
@@ -146,9 +146,15 @@ def molecule() -> Iterator[Step]:
             return
 
 
-def e2e(long: bool = False) -> Iterator[Step]:
+def e2e() -> Iterator[Step]:
     """Look at the hosts that `molecule` left: real clients, real protocols."""
-    yield _pytest("e2e", ["tests/e2e", *([] if long else ["-m", "not long"])], **BENCH)
+    yield _pytest("e2e", ["tests/e2e"], **BENCH)
+
+
+def benches() -> Iterator[Step]:
+    """Run every bench; one that misses what is wanted is a failure."""
+    for name in measure.names():
+        yield _run(f"bench {name}", [str(ROOT / "infini"), "bench", name])
 
 
 def run(stage: str | None, long: bool = False) -> dict[str, Any]:
@@ -164,7 +170,9 @@ def run(stage: str | None, long: bool = False) -> dict[str, Any]:
     if "molecule" in wanted:
         steps += molecule()
     if "e2e" in wanted and not any(step.failed for step in steps if step.name.startswith("molecule")):
-        steps += e2e(long)
+        steps += e2e()
+    if long and not stage:
+        steps += benches()
     if not stage and not any(step.failed for step in steps):
         steps.append(_run("molecule destroy", ["molecule", "destroy"], **BENCH))
     _table(steps)
