@@ -38,10 +38,9 @@ def apply(
     path = playbook_path(playbook)
     hosts = Inventory(inventory)
     # Every playbook begins with the play that can only say no; `site` has it of itself.
-    first = [] if path == playbook_path("site") else [str(playbook_path("preflight"))]
-    arguments = [*first, *(["--check"] if check else []), *(["--diff"] if diff else [])]
+    before = [] if path == playbook_path("site") else [playbook_path("preflight")]
+    arguments = [*(["--check"] if check else []), *(["--diff"] if diff else [])]
     arguments += ["--limit", limit] if limit != "all" else []
+    variables = {"host_tree_overwrite": list(overwrite)} if overwrite else None
     with nullcontext() if check else locked(hosts, limit):
-        return play(
-            path, str(hosts.path), {"host_tree_overwrite": list(overwrite)} if overwrite else None, quiet, arguments
-        )
+        return play(path, str(hosts.path), variables, quiet, arguments, before)

@@ -173,8 +173,8 @@ def apply(
     if not result.ok:
         _say(result.sentence())
         _end(answer, as_json, result.status)
-    verb = "Would change" if check else "Changed"
-    _say(f"{verb}: {result.changed} of {result.tasks} tasks, in {result.seconds:.0f} s.")
+    verb = "would change" if check else "changed"
+    _say(f"{result.tasks} tasks, {result.changed} {verb} something on a host, in {result.seconds:.0f} s.")
     _end(answer, as_json)
 
 

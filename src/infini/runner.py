@@ -194,16 +194,19 @@ def play(
     extra_vars: Mapping[str, Any] | None = None,
     quiet: bool = True,
     arguments: Sequence[str] = (),
+    before: Sequence[Path] = (),
 ) -> RunResult:
     """Run a playbook against an inventory (a path) and wait for its end.
 
-    `quiet` shows no progress; `arguments` are further arguments of ansible-playbook, such as `--check`.
+    `quiet` shows no progress; `arguments` are further arguments of ansible-playbook, such as `--check`; `before` are
+    playbooks that run first, in the same run.
     """
     folder = _new_run_folder(playbook.stem)
     result = RunResult(log=folder / "log")
     command = [*arguments]
     for name, value in (extra_vars or {}).items():
         command += ["--extra-vars", json.dumps({name: value})]
+    whole = _joined(folder, [*before, playbook])
     started = time.monotonic()
     progress = None if quiet else _progress()
     try:
@@ -212,7 +215,7 @@ def play(
         run = ansible_runner.run(
             private_data_dir=str(folder),
             project_dir=str(ROOT),
-            playbook=str(playbook),
+            playbook=str(whole),
             inventory=inventory,
             cmdline=shlex.join(command) or None,
             envvars={
@@ -220,7 +223,7 @@ def play(
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             },
             quiet=True,
-            event_handler=_Watcher(result, progress, count_tasks(playbook)),
+            event_handler=_Watcher(result, progress, count_tasks(whole)),
             finished_callback=None,
             suppress_env_files=True,
         )
@@ -231,6 +234,15 @@ def play(
     result.ok = run.status == "successful"
     _keep_log_only(folder, result.log)
     return result
+
+
+def _joined(folder: Path, playbooks: Sequence[Path]) -> Path:
+    """Return one playbook that is all of them; runner takes only one."""
+    if len(playbooks) == 1:
+        return playbooks[0]
+    joined = folder / "playbook.yml"
+    joined.write_text(json.dumps([{"ansible.builtin.import_playbook": str(path)} for path in playbooks]))
+    return joined
 
 
 def _keep_log_only(folder: Path, log: Path) -> None:

@@ -98,19 +98,16 @@ def ssh(host: str, command: list[str]) -> None:
 
 
 def site_table(inventory: Inventory, report: Report) -> Table:
-    """Say of each site whether it answers, and where to look at it."""
-    table = Table("site", "account", "PHP", "answers", "look at it")
+    """Say of each site what it is, whether it answers, and how to look at one from this machine."""
     web = inventory.hosts("webs")[0]
     address, authority = inventory.get(web, "hosting_ipv4"), inventory.get(web, "hosting_authorities")[0]
+    sites = inventory.get(web, "hosting_sites")
+    look = "curl --cacert {0} --resolve {2}:443:{1} https://{2}/"
+    table = Table("site", "kind", "PHP", "article", "answers", caption_justify="left")
+    table.caption = look.format(os.path.relpath(authority), address, sites[0]["name"]) if sites else None
     wrong = [check.id for check in report.failed]
-    for site in inventory.get(web, "hosting_sites"):
-        name = site["name"]
-        look = f"curl --cacert {os.path.relpath(authority)} --resolve {name}:443:{address} https://{name}/"
-        table.add_row(
-            name,
-            site["account"],
-            site.get("php", "static"),
-            "no" if any(name in check for check in wrong) else "yes",
-            look,
-        )
+    for site in sites:
+        cms = site.get("cms", {})
+        answers = "no" if any(site["name"] in check for check in wrong) else "yes"
+        table.add_row(site["name"], cms.get("kind"), site.get("php", "-"), cms.get("article"), answers)
     return table
