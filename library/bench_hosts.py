@@ -88,7 +88,7 @@ def main():
         module.fail_json(msg=str(error))
     if wrong:
         module.fail_json(msg="; ".join(wrong))
-    module.exit_json(changed=changed, engine=bench.engine(bench.image(the_bench.hosts[0].release)))
+    module.exit_json(changed=changed, engine=bench.engine(the_bench))
 
 
 if __name__ == "__main__":

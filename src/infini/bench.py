@@ -34,6 +34,7 @@ PACKAGES = (
 CGROUP = Path("/sys/fs/cgroup")
 LIMITS = {"memory": 10 * 2**30, "pids": 8192}
 """Memory (bytes) and processes of all hosts of a bench together."""
+LIMIT_FILES = {"memory": ("memory.max", "memory.limit_in_bytes"), "pids": ("pids.max",)}
 
 # Each candidate is what `podman run` needs beside the constant options; the first that passes the self-test is taken.
 CANDIDATES: dict[str, list[str]] = {
@@ -54,16 +55,19 @@ CANDIDATES: dict[str, list[str]] = {
     ],
 }
 
-# Prints one word for each thing that does not hold inside a host. $@ are the other hosts.
+# Prints one word for each thing that does not hold inside a host, and `done` at its end. $@ are the other hosts.
 SELF_TEST = r"""
 unit() { systemd-run --quiet --wait --collect "$@" 2>/dev/null; }
+unit true || echo units
 unit -p MemoryMax=50M -p MemorySwapMax=0 python3 -c 'b"x" * (200 << 20)' && echo limits
+unit -p ProtectSystem=strict -p PrivateTmp=yes true || echo sandbox
 unit -p ProtectSystem=strict -p PrivateTmp=yes touch /etc/.bench && echo sandbox
 rm -f /etc/.bench
 mknod /run/.bench c 1 3 2>/dev/null || echo devices
 rm -f /run/.bench
 grep -q ':/\.\.' /proc/self/cgroup && echo isolation
 for other in "$@"; do getent hosts "$other" >/dev/null || echo "names:$other"; done
+echo done
 """
 # The host to try is the one apt uses, so that no server is named here.
 HTTPS_TEST = r"""
@@ -83,6 +87,8 @@ SAYS = {
     "https": "HTTPS to the package mirror fails inside the hosts: is this machine online, and are the certificate"
     " authorities it needs in /usr/local/share/ca-certificates?",
     "boot": "systemd does not start in a container",
+    "silent": "a host does not answer `podman exec`",
+    "units": "systemd starts no unit inside the hosts",
 }
 
 
@@ -129,7 +135,10 @@ class Bench:
 
 def run(*command: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command and return its output; a failure is a FailedError with its last line."""
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise RefusedError(f"{command[0]} is missing on this machine: `infini doctor` says how to get it") from None
     if check and done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
         raise FailedError(f"{' '.join(command[:3])} … failed: {last[0]}")
@@ -216,8 +225,9 @@ def build_images(releases: Iterable[str]) -> bool:
 # --- engine ---------------------------------------------------------------------------------------------------------
 
 
-def engine(image_name: str) -> dict[str, Any]:
+def engine(bench: Bench) -> dict[str, Any]:
     """Return what `podman run` needs on this machine: {"name", "options", "refused"}; found once and remembered."""
+    image_name = image(bench.hosts[0].release)
     about = podman("version", "--format", "{{.Client.Version}}") + os.uname().release + image_name + repr(CANDIDATES)
     key = hashlib.sha256(about.encode()).hexdigest()
     memory = CACHE / "engine.json"
@@ -227,7 +237,7 @@ def engine(image_name: str) -> dict[str, Any]:
             return known
     refused: dict[str, list[str]] = {}
     for name, options in CANDIDATES.items():
-        wrong = _try(options, image_name)
+        wrong = _try(bench, options, image_name)
         if not wrong:
             found = {"key": key, "name": name, "options": options, "refused": refused}
             memory.parent.mkdir(parents=True, exist_ok=True)
@@ -238,11 +248,13 @@ def engine(image_name: str) -> dict[str, Any]:
     raise FailedError(f"No way to run containers with systemd works on this machine. {why}")
 
 
-def _try(options: Sequence[str], image_name: str) -> list[str]:
+def _try(bench: Bench, options: Sequence[str], image_name: str) -> list[str]:
     """Boot a throw-away container with these options and return what does not hold in it."""
     name = f"infini-try-{os.getpid()}"
     try:
-        started = run("podman", *_run_arguments(name, options), "--network=none", image_name, *_INIT, check=False)
+        started = run(
+            "podman", *_run_arguments(bench, name, options), "--network=none", image_name, *_INIT, check=False
+        )
         if started.returncode:
             return [f"boot:{started.stderr.strip().splitlines()[-1]}"]
         return ["boot"] if not _booted(name) else self_test(name, [], https=False)
@@ -253,9 +265,9 @@ def _try(options: Sequence[str], image_name: str) -> list[str]:
 _INIT = ("/lib/systemd/systemd",)
 
 
-def _run_arguments(name: str, options: Sequence[str]) -> list[str]:
+def _run_arguments(bench: Bench, name: str, options: Sequence[str]) -> list[str]:
     return [
-        *("run", "--detach", "--name", name, "--privileged", *options),
+        *("run", "--detach", "--name", name, "--label", f"infini.bench={bench.name}", "--privileged", *options),
         *("--env", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"),  # systemd 257 refuses cgroup v1 otherwise
     ]
 
@@ -273,7 +285,9 @@ def _booted(container: str, seconds: float = 30) -> bool:
 
 def self_test(container: str, others: Iterable[str], https: bool = True) -> list[str]:
     """Return what does not hold inside a host, as words that `explain` turns into sentences."""
-    wrong = podman("exec", "-i", container, "sh", "-s", *others, stdin=SELF_TEST, check=False).split()
+    *wrong, end = podman("exec", "-i", container, "sh", "-s", *others, stdin=SELF_TEST, check=False).split() or [""]
+    if end != "done":
+        return ["silent"]
     if https and run("podman", "exec", container, "python3", "-c", HTTPS_TEST, check=False).returncode:
         wrong.append("https")
     return wrong
@@ -293,7 +307,7 @@ def create(bench: Bench) -> bool:
     changed = _make_network(bench)
     _make_key(bench)
     parent = _bound(bench)
-    options = engine(image(bench.hosts[0].release))["options"]
+    options = engine(bench)["options"]
     with ThreadPoolExecutor() as pool:
         made = list(pool.map(lambda host: _make_host(bench, host, [*options, *parent]), bench.hosts))
     _close_to_the_outside(bench)
@@ -331,15 +345,16 @@ def _bound(bench: Bench) -> list[str]:
         limits = [f"MemoryMax={LIMITS['memory']}", f"TasksMax={LIMITS['pids']}"]
         run("systemctl", "set-property", "--runtime", slice_name, *limits)
         return ["--cgroup-parent", slice_name]
-    for controller, files in (("memory", ("memory.limit_in_bytes", "memory.max")), ("pids", ("pids.max",))):
-        for root in (CGROUP / controller, CGROUP):  # version 1 has a tree per controller, version 2 one for all
-            if (root / "cgroup.procs").exists():
-                group = root / bench.network
-                group.mkdir(exist_ok=True)
-                for name in files:
-                    if (group / name).exists():
-                        (group / name).write_text(str(LIMITS[controller]))
-                break
+    if (CGROUP / "cgroup.subtree_control").exists():  # version 2: one tree, whose controllers must be asked for
+        (CGROUP / "cgroup.subtree_control").write_text("+memory +pids")
+    for controller, limit in LIMITS.items():
+        own = CGROUP / controller  # version 1: a tree per controller
+        group = (own if own.is_dir() else CGROUP) / bench.network
+        group.mkdir(exist_ok=True)
+        files = [group / name for name in LIMIT_FILES[controller] if (group / name).exists()]
+        if not files:
+            raise FailedError(f"The bench cannot be bounded: {group} takes no {controller} limit on this kernel")
+        files[0].write_text(str(limit))
     return ["--cgroup-parent", f"/{bench.network}"]
 
 
@@ -365,8 +380,8 @@ def _make_host(bench: Bench, host: Host, options: Sequence[str]) -> bool:
         podman("start", name)
     else:
         podman(
-            *_run_arguments(name, options),
-            *("--hostname", host.fqdn, "--no-hosts", "--memory", host.memory, "--label", f"infini.bench={bench.name}"),
+            *_run_arguments(bench, name, options),
+            *("--hostname", host.fqdn, "--no-hosts", "--memory", host.memory),
             # The same hardware address after each restart, or this machine's neighbour table sends to the old one.
             *("--network", bench.network, "--ip", host.ipv4, "--ip6", host.ipv6, "--mac-address", host.mac),
             *("--network-alias", host.fqdn, "--network-alias", host.name, image(host.release), *_INIT),

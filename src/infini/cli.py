@@ -90,19 +90,22 @@ def _agreed(question: str) -> bool:
     return sys.stdin.isatty() and typer.confirm(question, default=True, err=True)
 
 
+def _install_missing(yes: bool, tools: dict[str, str]) -> None:
+    from infini import doctor as the_doctor
+
+    packages = the_doctor.missing_packages(tools)
+    if packages and (yes or _agreed(f"Install {', '.join(packages)}?")):
+        _say(f"Installing {', '.join(packages)} …")
+        the_doctor.install(packages)
+
+
 def _mend_machine(yes: bool, tools: dict[str, str] | None = None) -> None:
     """Install missing packages if the operator agrees, and refuse a machine that cannot do."""
     from infini import doctor as the_doctor
     from infini.errors import RefusedError
 
     tools = tools or the_doctor.TOOLS
-    packages = the_doctor.missing_packages(tools)
-    agreed = yes or (
-        packages and sys.stdin.isatty() and typer.confirm(f"Install {', '.join(packages)}?", default=True, err=True)
-    )
-    if packages and agreed:
-        _say(f"Installing {', '.join(packages)} …")
-        the_doctor.install(packages)
+    _install_missing(yes, tools)
     findings = list(the_doctor.machine(tools))
     if findings:
         raise RefusedError("\n".join(f"{finding.says} Mend: {finding.mend}" for finding in findings))
@@ -229,7 +232,7 @@ def runs(as_json: JsonOption = False) -> None:
 @app.command("test")
 def run_tests(
     stage: Annotated[str, typer.Argument(help="lint, unit, molecule or e2e; without a word, all of them.")] = "",
-    long: Annotated[bool, typer.Option("--long", help="Also benches, abuse and many seeds.")] = False,
+    long: Annotated[bool, typer.Option("--long", help="Also benches and many seeds.")] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -239,7 +242,10 @@ def run_tests(
 
     if stage and stage not in testing.STAGES:
         raise typer.BadParameter(f"there is no stage “{stage}”: name one of {', '.join(testing.STAGES)}")
-    _mend_machine(yes, {**the_doctor.TOOLS, **the_doctor.TEST_TOOLS})
+    if stage in ("", "molecule", "e2e"):
+        _mend_machine(yes, {**the_doctor.TOOLS, **the_doctor.TEST_TOOLS})
+    elif stage == "lint":
+        _install_missing(yes, the_doctor.TEST_TOOLS)
     answer = testing.run(stage or None, long)
     if not as_json:
         sys.stdout.write(f"{answer['passed']} passed, {answer['failed']} failed, {answer['skipped']} skipped\n")

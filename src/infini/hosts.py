@@ -72,7 +72,8 @@ class Inventory:
         self.path = inventory_path(inventory)
         self._loader = DataLoader()
         self._loader.set_basedir(str(ROOT))
-        self._open_vault()
+        with self._readable():
+            self._open_vault()
         self._manager = InventoryManager(loader=self._loader, sources=[str(self.path)])
         self._variables = VariableManager(loader=self._loader, inventory=self._manager)
 
@@ -93,15 +94,8 @@ class Inventory:
 
     def raw(self, host: str) -> dict[str, Any]:
         """Return a host's variables, not templated."""
-        from ansible.errors import AnsibleError
-
-        try:
+        with self._readable():
             found: dict[str, Any] = self._variables.get_vars(host=self._manager.get_host(host))
-        except AnsibleError as error:
-            raise RefusedError(
-                f"The inventory {self.path.name} cannot be read: {error.message} If it is the vault: "
-                "export ANSIBLE_VAULT_PASSWORD_FILE=FILE"
-            ) from error
         return found
 
     def get(self, host: str, name: str, default: Any = None) -> Any:
@@ -111,7 +105,21 @@ class Inventory:
         variables = self.raw(host)
         if name not in variables:
             return default
-        return Templar(loader=self._loader, variables=variables).template(variables[name])
+        with self._readable():
+            return Templar(loader=self._loader, variables=variables).template(variables[name])
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn what Ansible cannot read or compute into a sentence."""
+        from ansible.errors import AnsibleError
+
+        try:
+            yield
+        except AnsibleError as error:
+            raise RefusedError(
+                f"The inventory {self.path.name} cannot be read: {error.message} If it is the vault: "
+                "export ANSIBLE_VAULT_PASSWORD_FILE=FILE"
+            ) from error
 
     def connection(self, host: str) -> Connection:
         """Return how a host is reached."""

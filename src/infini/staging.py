@@ -68,8 +68,14 @@ def keep_authority(inventory: Inventory) -> None:
     if not servers:
         return  # production's authority is known to everyone
     server = inventory.connection(servers[0])
-    roots = bench.run(*server.ssh("-o", "BatchMode=yes"), "cat", "/var/lib/pebble/roots.pem").stdout
-    Path(inventory.get(server.host, "hosting_authorities")[0]).write_text(roots)
+    bundle = Path(inventory.get(server.host, "hosting_authorities")[0])
+    roots = bench.run(*server.ssh("-o", "BatchMode=yes"), "cat", "/var/lib/pebble/roots.pem", check=False)
+    if roots.returncode == 0:
+        bundle.write_text(roots.stdout)
+    elif not bundle.exists():
+        raise RefusedError(
+            f"The bench does not answer ({server.host}, {server.address}): run `infini staging up` first"
+        )
 
 
 def down() -> bool:

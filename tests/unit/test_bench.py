@@ -67,13 +67,13 @@ def test_the_first_way_that_passes_the_self_test_is_taken_and_remembered(monkeyp
     monkeypatch.setattr(bench, "podman", lambda *_a, **_k: "4.3.1")
     tried = []
 
-    def attempt(options, _image):
+    def attempt(_bench, options, _image):
         tried.append(options)
         return [] if "--runtime=runc" in options else ["limits"]
 
     monkeypatch.setattr(bench, "_try", attempt)
-    assert bench.engine("image")["name"] == "runc, cgroup v1"
-    assert bench.engine("image")["refused"]["default runtime"] == ["limits"]
+    assert bench.engine(BENCH)["name"] == "runc, cgroup v1"
+    assert bench.engine(BENCH)["refused"]["default runtime"] == ["limits"]
     assert len(tried) == len(bench.CANDIDATES)
 
 
@@ -82,13 +82,13 @@ def test_no_way_at_all_says_why(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "podman", lambda *_a, **_k: "4.3.1")
     monkeypatch.setattr(bench, "_try", lambda *_a: ["limits"])
     with pytest.raises(FailedError, match="MemoryMax"):
-        bench.engine("image")
+        bench.engine(BENCH)
 
 
 def test_every_word_of_the_self_test_has_a_sentence():
     import re
 
-    words = set(re.findall(r'echo "?(\w+)', bench.SELF_TEST)) | {"https", "boot"}
+    words = set(re.findall(r'echo "?(\w+)', bench.SELF_TEST)) - {"done"} | {"https", "boot", "silent"}
     assert words == set(bench.SAYS)
     assert bench.explain("names:anatole") == f"{bench.SAYS['names']} (anatole)"
 
@@ -100,3 +100,18 @@ def test_a_mirror_that_is_down_is_one_sentence(monkeypatch, tmp_path):
     with pytest.raises(FailedError, match=r"apt-get update failed.*Is the package mirror reachable"):
         bench._bootstrap("bookworm", tmp_path / "images/x.tar")
     assert not (tmp_path / "images/x.tar").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [("done", []), ("limits\nnames:db\ndone", ["limits", "names:db"]), ("", ["silent"]), ("limits", ["silent"])],
+)
+def test_a_self_test_that_does_not_reach_its_end_is_no_success(monkeypatch, said, wrong):
+    answers(monkeypatch, {"podman exec": (0, said)})
+    assert bench.self_test("container", [], https=False) == wrong
+
+
+def test_a_missing_podman_is_a_sentence(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(RefusedError, match="podman is missing on this machine"):
+        bench.containers("test")

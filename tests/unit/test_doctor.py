@@ -12,7 +12,8 @@ from infini.errors import FailedError
 
 
 @pytest.fixture
-def good_machine(monkeypatch):
+def good_machine(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "STATE", tmp_path)
     monkeypatch.setattr(doctor.os, "geteuid", lambda: 0)
     monkeypatch.setattr(doctor.shutil, "which", lambda tool, **_: tool)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=50 * 10**9))
@@ -48,6 +49,13 @@ def test_missing_tools_are_debian_packages(monkeypatch):
 def test_too_little_disk(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=14 * 10**9))
     says("Only 14 GB are free")
+
+
+@pytest.mark.usefixtures("good_machine")
+def test_what_is_cached_needs_no_room_again(monkeypatch, tmp_path):
+    (tmp_path / "cache/images").mkdir(parents=True)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 10**9))
+    says()
 
 
 @pytest.mark.usefixtures("good_machine")

@@ -83,3 +83,9 @@ def test_a_host_that_does_not_answer_is_named(inventory, monkeypatch):
         hosts.locked(inventory, "web"),
     ):
         pass
+
+
+def test_a_variable_that_cannot_be_computed_is_a_sentence(tmp_path):
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {web: {ansible_host: '{{ nowhere }}'}}}\n")
+    with pytest.raises(RefusedError, match="cannot be read: 'nowhere' is undefined"):
+        hosts.Inventory(str(tmp_path)).connection("web")
