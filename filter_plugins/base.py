@@ -12,4 +12,8 @@ class FilterModule:
 
     def filters(self):
         """Name the filters."""
-        return {"base_unix_accounts": accounts.technicians, "base_openings": firewall.openings}
+        return {
+            "base_unix_accounts": accounts.technicians,
+            "base_openings": firewall.openings,
+            "base_reservations": firewall.reservations,
+        }

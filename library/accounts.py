@@ -49,7 +49,7 @@ EXAMPLES = r"""
     group: techs
     create_homes: true
     accounts:
-      - {name: maelle, home: /home/maelle, comment: Maëlle, groups: [sudo]}
+      - {name: tech1, home: /home/tech1, comment: First technician, groups: [sudo]}
 """
 
 RETURN = r"""

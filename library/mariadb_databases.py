@@ -9,6 +9,7 @@ short_description: Own the whole set of MariaDB databases and their users
 description:
   - Creates and marks the declared databases; their users get every privilege on them and none elsewhere.
   - Users (at localhost) that are no longer declared are locked and disconnected. Databases are never dropped.
+  - A database that exists and is not marked as its declared user's is refused unless it is confirmed by name.
   - Talks to the server through the local socket, with the rights of the Unix account root.
 options:
   databases:
@@ -22,6 +23,11 @@ options:
       password: {description: Password of the user., type: str}
   confirm_locks:
     description: Users that may be locked although they are many at once.
+    type: list
+    elements: str
+    default: []
+  confirm_takeovers:
+    description: Databases that may be handed to their declared user although they exist and are not that user's.
     type: list
     elements: str
     default: []
@@ -91,13 +97,14 @@ def main():
         argument_spec={
             "databases": {"type": "list", "elements": "dict", "required": True, "options": spec},
             "confirm_locks": {"type": "list", "elements": "str", "default": []},
+            "confirm_takeovers": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     client, wanted = Client(module), module.params["databases"]
     server = client.read()
     try:
-        plan = thinking.plan(wanted, server, module.params["confirm_locks"])
+        plan = thinking.plan(wanted, server, module.params["confirm_locks"], module.params["confirm_takeovers"])
     except (thinking.DatabasesError, UnsafePlanError) as error:
         module.fail_json(msg=str(error))
     if plan.changed and not module.check_mode:

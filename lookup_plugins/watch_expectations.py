@@ -32,6 +32,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.lookup import LookupBase
 
 from infini.locale import phrases
@@ -61,6 +62,9 @@ class LookupModule(LookupBase):
         templar = self._templar.copy_with_new_env(available_variables=own)
         addresses = [str(templar.template(own[key])) for key in ("hosting_ipv4", "hosting_ipv6") if own.get(key)]
         inventory = Path(known["inventory_dir"]).name
-        host = Host(name, own["group_names"], addresses, about=about_host(inventory, name, addresses))
+        user = str(templar.template(own.get("ansible_user") or ""))
+        become = boolean(templar.template(own.get("ansible_become", False)))
+        about = about_host(inventory, name, addresses, user, become)
+        host = Host(name, own["group_names"], addresses, about=about)
         cards = RenderedCards(self._loader, self._templar, own).checks(*OUTSIDE)
         return Host(host.name, host.groups, host.addresses, "", cards, host.about)

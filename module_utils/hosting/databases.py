@@ -4,7 +4,8 @@
 
 The comment of a database says whose it is (`infini user=velo`): so we know our users again without a list of our own,
 and the knowledge travels with the database. A user of ours has every privilege on the databases declared for it and
-none elsewhere; one that is no longer declared is locked. Databases are never dropped.
+none elsewhere; one that is no longer declared is locked. Databases are never dropped, and one that is somebody else's
+is handed over only when that is confirmed by name.
 """
 
 from __future__ import annotations
@@ -200,9 +201,18 @@ def parse_server(text: str) -> Server:
     return Server(databases, users)
 
 
-def plan(wanted: Sequence[Mapping[str, Any]], server: Server, confirmed: Collection[str] = ()) -> Plan:
-    """Compare the declared databases ({name, user, password}) with the server; raise where they cannot be."""
+def plan(
+    wanted: Sequence[Mapping[str, Any]],
+    server: Server,
+    confirmed: Collection[str] = (),
+    takeovers: Collection[str] = (),
+) -> Plan:
+    """Compare the declared databases ({name, user, password}) with the server; raise where they cannot be.
+
+    `confirmed` names users that may be locked although they are many, `takeovers` databases that may change hands.
+    """
     _refuse_impossible(wanted, server)
+    _refuse_takeovers(wanted, server, takeovers)
     users = {entry["user"]: _wanted_user(entry["user"], wanted) for entry in wanted}
     known = {entry["name"]: server.databases.get(entry["name"], Database(entry["name"])) for entry in wanted}
     databases = {entry["name"]: known[entry["name"]].belonging_to(entry["user"]) for entry in wanted}
@@ -241,6 +251,22 @@ def _refuse_impossible(wanted: Sequence[Mapping[str, Any]], server: Server) -> N
         found = server.users.get(user)
         if user in RESERVED_USERS or (found and found.is_global and user not in server.ours()):
             raise DatabasesError(f"database user {user} is an administrator of this server: choose another name")
+
+
+def _refuse_takeovers(wanted: Sequence[Mapping[str, Any]], server: Server, confirmed: Collection[str]) -> None:
+    """Raise where somebody would find another's tables in a database that is new to them."""
+    surprising = [
+        f"{entry['name']} (now {found.user or 'nobody says whose'}, declared for {entry['user']})"
+        for entry in sorted(wanted, key=lambda entry: str(entry["name"]))
+        if (found := server.databases.get(entry["name"]))
+        and found.user != entry["user"]
+        and entry["name"] not in confirmed
+    ]
+    if surprising:
+        raise DatabasesError(
+            f"MariaDB already holds these databases and would hand their tables over: {', '.join(surprising)}; "
+            "choose other names, or, if it is meant, confirm them by name in mariadb_confirm_takeovers"
+        )
 
 
 def _found_database(row: Mapping[str, str]) -> Database:

@@ -166,6 +166,12 @@ SENTENCES: Mapping[str, Sentence] = {
         _("Services have failed on {host}: {units}."),
         "{ssh} systemctl status --no-pager {unit}\n{ssh} systemctl restart {unit}",
     ),
+    "mail.ok": Sentence(SERVICES, _("No message of the watch on {host} waits to be sent.")),
+    "mail.refused": Sentence(
+        SERVICES,
+        _("Messages of the watch on {host} cannot be sent: {reason}"),
+        "{ssh} journalctl --unit infini-watch.service --lines 30 --no-pager",
+    ),
     "failed.unknown": Sentence(SERVICES, _("The services of {host} cannot be listed."), "{ssh} systemctl --failed"),
     "account.ok": Sentence(SYSTEM, _("The account {account} uses {percent} % of its limits on {host}.")),
     "account.near": Sentence(
@@ -222,6 +228,11 @@ SENTENCES: Mapping[str, Sentence] = {
         "{ssh} unattended-upgrade --verbose",
         plural=_("{count} security updates wait on {host}: {packages}."),
         count="count",
+    ),
+    "upgrades.unknown": Sentence(
+        UPDATES,
+        _("The security updates that wait on {host} cannot be listed: {reason}."),
+        "{ssh} apt-get --simulate dist-upgrade\n{ssh} dpkg --audit",
     ),
     "lists.ok": Sentence(UPDATES, _("{host} knows the latest updates.")),
     "lists.old": Sentence(

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From the ports that service cards declare to nftables rules."""
+"""From the ports that service cards declare, and those between services, to nftables rules."""
 
 from __future__ import annotations
 
@@ -35,6 +35,24 @@ def rules(entry: Mapping[str, Any], peers: Mapping[str, Sequence[str]]) -> list[
         )
         if chosen
     ]
+
+
+def reservations(reserved: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the nftables rules that keep people's programs away from ports {address, port} between services.
+
+    Debian numbers the accounts of services below 1000. By number and not by name: nft looks names up when it loads the
+    rules, and a service's account is made later than the firewall.
+    """
+    return [_reservation(entry["address"], entry["port"]) for entry in reserved]
+
+
+def _reservation(given: str, port: int | str) -> str:
+    try:
+        address = ipaddress.ip_address(given)
+    except ValueError:
+        raise ValueError(f"{given} is not an IP address: correct the reserved port {port}") from None
+    family = "ip" if address.version == 4 else "ip6"
+    return f"{family} daddr {address} tcp dport {_port(port)} meta skuid >= 1000 reject with tcp reset"
 
 
 def addresses(source: str, peers: Mapping[str, Sequence[str]]) -> list[str]:

@@ -22,6 +22,8 @@ from .probes import Finding
 
 Run = Callable[[Sequence[str]], "tuple[int, str]"]
 COMMAND_SECONDS = 5.0
+SLOW_COMMANDS = {"apt-get": 20.0}
+"""Seconds for commands that need more on a busy host."""
 REAL_FILE_SYSTEMS = (
     "ext2",
     "ext3",
@@ -60,7 +62,7 @@ def run_command(command: Sequence[str]) -> tuple[int, str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            timeout=COMMAND_SECONDS,
+            timeout=SLOW_COMMANDS.get(command[0], COMMAND_SECONDS),
             check=False,
             env=environment,
         )
@@ -220,7 +222,7 @@ def _pairs(text: str, separator: str) -> Iterable[tuple[str, str, str]]:
 
 
 def _upgrades(run: Run, root: Path) -> dict[str, Any]:
-    _, text = run(["apt-get", "--simulate", "-o", "Debug::NoLocking=true", "dist-upgrade"])
+    status, text = run(["apt-get", "--simulate", "-o", "Debug::NoLocking=true", "dist-upgrade"])
     lists = [path.stat().st_mtime for path in (root / "var/lib/apt/lists").glob("*Release")]
     stamp = root / "var/lib/apt/periodic/update-success-stamp"
     if stamp.exists():
@@ -229,7 +231,8 @@ def _upgrades(run: Run, root: Path) -> dict[str, Any]:
     if directory.exists():  # apt keeps a list's date from the mirror; its own directory says when it last asked
         lists.append(directory.stat().st_mtime)
     return {
-        "security": security_upgrades(text),
+        "security": None if status else security_upgrades(text),
+        "reason": (text.strip().splitlines() or [str(status)])[-1] if status else "",
         "days": round((time.time() - max(lists)) / 86400, 1) if lists else None,
     }
 
@@ -328,11 +331,12 @@ def _judge_memory(memory: Mapping[str, Any], limits: Limits) -> list[Finding]:
 
 
 def _judge_upgrades(upgrades: Mapping[str, Any], limits: Limits) -> list[Finding]:
-    packages = list(upgrades["security"])
-    values = {"count": len(packages), "packages": packages, "days": upgrades["days"]}
+    known = upgrades["security"] is not None
+    packages = list(upgrades["security"] or ())
+    values = {"count": len(packages), "packages": packages, "days": upgrades["days"], "reason": upgrades["reason"]}
     old = upgrades["days"] is None or upgrades["days"] > limits.lists_days
     return [
-        Finding("", "upgrades.pending" if packages else "upgrades.ok", values),
+        Finding("", ("upgrades.pending" if packages else "upgrades.ok") if known else "upgrades.unknown", values),
         Finding("", "lists.old" if old else "lists.ok", values),
     ]
 

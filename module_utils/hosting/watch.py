@@ -4,7 +4,8 @@
 
 The control node writes down what to expect (`lookup_plugins/watch_expectations.py`); this runs from a timer, without
 Ansible.
-Messages wait in an outbox until they are delivered, so that a mail server that is down loses none.
+Messages wait in an outbox until they are delivered, so that a mail server that is down loses none; the outbox keeps the
+last twenty. A mail server that refuses them is a finding like any other, not a failure of the watch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 from . import health
 from .findings import Check, Translations, _, bundle, check_of, page_context, says
-from .probes import Probe, Trust, look_at_all
+from .probes import Finding, Probe, Trust, look_at_all
 
 KEPT_MESSAGES = 20
 PATIENCE = 20.0
@@ -111,23 +112,52 @@ def write_message(text: str, title: str, sender: str, recipient: str | None, out
     return path
 
 
-def deliver(outbox: Path, server: str, starttls: bool = False) -> int:
-    """Hand every waiting message to a mail server, the oldest first; each leaves the outbox once it is accepted."""
+def deliver(outbox: Path, server: str, starttls: bool = False) -> str:
+    """Hand every waiting message to a mail server, the oldest first; each leaves the outbox once it is accepted.
+
+    Give what the server said where it did not take them all: the others stay, and wait for the next time.
+    """
     waiting = sorted(outbox.glob("*.eml"))
-    if not waiting:
-        return 0
+    try:
+        return _hand_over(waiting, server, starttls) if waiting else ""
+    except OSError as error:  # every error of smtplib is one
+        return _in_one_line(error)
+
+
+def _hand_over(waiting: Sequence[Path], server: str, starttls: bool) -> str:
+    problem = ""
     host, _, port = server.rpartition(":")
     with smtplib.SMTP(host.strip("[]"), int(port), timeout=30) as smtp:
         if starttls:
             smtp.starttls(context=ssl.create_default_context())
         for path in waiting:
-            smtp.send_message(message_from_bytes(path.read_bytes(), policy=policy.default))
-            path.unlink()
-    return len(waiting)
+            problem = _send(smtp, path) or problem
+    return problem
+
+
+def _send(smtp: smtplib.SMTP, path: Path) -> str:
+    try:
+        smtp.send_message(message_from_bytes(path.read_bytes(), policy=policy.default))
+    except smtplib.SMTPServerDisconnected:
+        raise
+    except smtplib.SMTPException as error:  # this one is refused: the others may be taken
+        return _in_one_line(error)
+    path.unlink()
+    return ""
+
+
+def _in_one_line(error: OSError) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def waiting(outbox: Path) -> str:
+    """Say how many messages wait; nothing where none does."""
+    count = len(list(outbox.glob("*.eml")))
+    return f"{count} message(s) wait in {outbox}: journalctl --unit infini-watch.service says why" if count else ""
 
 
 def prune(outbox: Path) -> None:
-    """Keep the newest messages only: nobody fetches them."""
+    """Keep the newest messages only: nobody may ever fetch them."""
     for path in sorted(outbox.glob("*.eml"))[:-KEPT_MESSAGES]:
         path.unlink()
 
@@ -167,6 +197,16 @@ def look(expectations: Mapping[str, Any], patience: float = PATIENCE) -> list[Ch
     ]
 
 
+def try_mail(expectations: Mapping[str, Any], outbox: Path) -> list[Check]:
+    """Send what waits from earlier, and say whether that went well; nothing where nobody is written to."""
+    mail, here = expectations["mail"], expectations["here"]
+    if not mail["to"]:
+        return []
+    problem = deliver(outbox, mail["smtp"], mail["starttls"])
+    code = "mail.refused" if problem else "mail.ok"
+    return [check_of(here["host"], Finding("", code, {"reason": problem}), here)]
+
+
 def _replace(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(text, encoding="utf-8")
@@ -181,12 +221,12 @@ def watch(
 ) -> Change:
     """Look once: write the page, remember what fails, tell what changed."""
     translations = French(expectations["phrases"])
-    checks = look(expectations)
+    mail, outbox = expectations["mail"], state / "outbox"
+    checks = [*try_mail(expectations, outbox), *look(expectations)]
     memory = state / "failed.json"
     previous = json.loads(memory.read_text(encoding="utf-8")) if memory.exists() else None
     change = compare(previous, checks)
     _replace(state / "verify.html", render(page_context(checks, translations, time.strftime("%d/%m/%Y %H:%M"))))
-    mail, outbox = expectations["mail"], state / "outbox"
     if change.worth_telling:
         text = body(change, translations, str(state / "verify.html"))
         title = subject(change, len(checks), translations)
@@ -194,8 +234,8 @@ def watch(
         print(f"{title}\n{text}")  # noqa: T201  the journal keeps it
     failed = {check.id: says(check, translations) for check in checks if not check.ok}
     _replace(memory, json.dumps(failed, ensure_ascii=False, indent=1, sort_keys=True))
-    if mail["to"]:
-        deliver(outbox, mail["smtp"], mail["starttls"])
-    else:
-        prune(outbox)
+    problem = deliver(outbox, mail["smtp"], mail["starttls"]) if mail["to"] else ""
+    if problem:
+        print(f"messages wait in {outbox}: {problem}")  # noqa: T201  the page says it from the next time on
+    prune(outbox)
     return change

@@ -207,15 +207,16 @@ def drift(inventory: InventoryOption = "staging", as_json: JsonOption = False) -
     """Name the files that were edited by hand since we wrote them."""
     from infini import drift as the_drift
 
-    answer = the_drift.drift(inventory)
+    answer, status = the_drift.drift(inventory)
     for found in answer["files"]:
         _say(f"{found['host']}: {found['path']}\n{found['diff']}")
-    _say(
-        "No managed file was edited by hand."
-        if answer["ok"]
-        else f"{len(answer['files'])} files differ from what we wrote."
-    )
-    _end(answer, as_json, 0 if answer["ok"] else 1)
+    if answer["files"]:
+        _say(f"{len(answer['files'])} files differ from what we wrote.")
+    elif answer["ok"]:
+        _say("No managed file was edited by hand.")
+    if "error" in answer:
+        _say(f"✗ Not every host was looked at. {answer['error']}")
+    _end(answer, as_json, status)
 
 
 @app.command()

@@ -8,17 +8,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from infini import ROOT
-from infini.errors import UnreachableError
 from infini.hosts import Inventory
 from infini.runner import play
 
 
-def drift(inventory: str) -> dict[str, Any]:
-    """Ask every host of an inventory; return the JSON object of `infini drift`."""
+def drift(inventory: str) -> tuple[dict[str, Any], int]:
+    """Ask every host of an inventory; return the JSON object of `infini drift` and the command's exit status.
+
+    Where a host does not answer, what the others said is there all the same, with an `error`.
+    """
     result = play(ROOT / "playbooks/drift.yml", str(Inventory(inventory).path))
+    answer = gather(result.results)
     if not result.ok:
-        raise UnreachableError(result.sentence())
-    return gather(result.results)
+        return {**answer, "ok": False, "error": result.sentence()}, result.status
+    return answer, 0 if answer["ok"] else 1
 
 
 def gather(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

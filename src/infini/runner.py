@@ -75,6 +75,12 @@ class RunResult:
             return f"{', '.join(self.unreachable)}: no answer over SSH. The whole log: {where}"
         return f"The run stopped before its end. The whole log: {where}"
 
+    def slowest(self, count: int = 10) -> str:
+        """Say which tasks took longest; it ends the log."""
+        entries = sorted(self.results, key=lambda entry: -float(entry["seconds"]))[:count]
+        lines = [f"{entry['seconds']:7.1f} s  {entry['host']}: {entry['task']}" for entry in entries]
+        return "\n".join(["", "What took longest:", *lines, ""])
+
     def differences(self) -> str:
         """Return every change of files as unified diffs, headed by the host's name."""
         return "".join(
@@ -124,7 +130,8 @@ class _Watcher:
 
     def _keep(self, kind: str, data: Mapping[str, Any]) -> None:
         host, task, result = data.get("host", ""), data.get("task", ""), data.get("res", {})
-        self.result.results.append({"host": host, "task": task, "result": result})
+        seconds = float(data.get("duration") or 0)
+        self.result.results.append({"host": host, "task": task, "result": result, "seconds": seconds})
         if kind == "runner_on_unreachable":
             self.result.unreachable.append(host)
         elif kind == "runner_on_failed" and not data.get("ignore_errors"):
@@ -233,6 +240,8 @@ def play(
     result.seconds = time.monotonic() - started
     result.ok = run.status == "successful"
     _keep_log_only(folder, result.log)
+    with result.log.open("a") as log:
+        log.write(result.slowest())
     return result
 
 

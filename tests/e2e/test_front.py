@@ -162,6 +162,16 @@ def test_plain_http_leads_to_https(platform, address):
     assert (answer.status, answer.headers["Location"]) == (301, f"https://{platform.site}/a/b?c=d")
 
 
+@pytest.mark.parametrize(
+    "rest",
+    ["../../", "%2e%2e/%2e%2e/", "%2E%2E/../", "..%2f..%2f", "/", "/../../", "./x", "x/../../../", "", "x/", "x%00"],
+)
+def test_nothing_hides_behind_the_challenges(platform, address, rest):
+    path = f"/.well-known/acme-challenge/{rest}"
+    answer, _ = plain(address, platform.site, path)
+    assert (answer.status, answer.headers["Location"]) == (301, f"https://{platform.site}{path}")
+
+
 def test_plain_http_does_not_lead_to_strangers(address):
     answer, _ = plain(address, "not-ours.test")
     assert answer.status == 421

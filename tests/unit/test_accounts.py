@@ -68,14 +68,14 @@ def test_no_password_is_ever_shown(wanted, found):
 
 
 def test_a_departure_shuts_the_door_and_takes_the_rights_away():
-    maelle = account("maelle", groups=["sudo"], password_hash=HASH)
-    todo = plan("members", [], host(maelle, busy=frozenset(["maelle"])), "web")
+    tech1 = account("tech1", groups=["sudo"], password_hash=HASH)
+    todo = plan("members", [], host(tech1, busy=frozenset(["tech1"])), "web")
     gone = todo.locks[0].after
     assert gone.locked
     assert gone.groups == {"members"}
     assert gone.password == f"!{HASH}"
-    assert todo.end_sessions == ("maelle",)
-    assert "maelle: locked" in todo.diff()["after"]
+    assert todo.end_sessions == ("tech1",)
+    assert "tech1: locked" in todo.diff()["after"]
 
 
 def test_a_return_opens_the_door_again():

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from hosting.firewall import openings, rules
+from hosting.firewall import openings, reservations, rules
 
 PEERS = {"web": ["192.0.2.10", "2001:db8::10"], "watchers": ["192.0.2.20"]}
 
@@ -50,3 +50,26 @@ def test_ssh_is_left_to_rules_of_its_own():
         {"port": 80, "from": "any", "service": "front"},
     ]
     assert openings(ports, {}) == [{"service": "front", "rules": ["tcp dport 80 accept"]}]
+
+
+def test_a_port_between_services_is_refused_to_people():
+    reserved = [
+        {"name": "local", "address": "127.0.0.1", "port": 8080},
+        {"address": "2001:db8::12", "port": "8080-8081"},
+    ]
+    assert reservations(reserved) == [
+        "ip daddr 127.0.0.1 tcp dport 8080 meta skuid >= 1000 reject with tcp reset",
+        "ip6 daddr 2001:db8::12 tcp dport 8080-8081 meta skuid >= 1000 reject with tcp reset",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"address": "localhost", "port": 8080}, "localhost is not an IP address"),
+        ({"address": "127.0.0.1", "port": 0}, "0 is not a port"),
+    ],
+)
+def test_a_reserved_port_that_is_none_is_refused(entry, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        reservations([entry])

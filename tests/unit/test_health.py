@@ -105,7 +105,7 @@ def test_reading(root):
     assert seen["clock"] == {"synchronised": True, "offset": -0.000012, "drift": pytest.approx(2, abs=0.3)}
     assert [disk["mount"] for disk in seen["disks"]] == ["/"]
     assert seen["memory"] == {"percent": 75, "pressure": 32}
-    assert seen["upgrades"] == {"security": ["libssl3", "openssl"], "days": 5.0}
+    assert seen["upgrades"] == {"security": ["libssl3", "openssl"], "reason": "", "days": 5.0}
     assert seen["accounts"] == [
         {"slice": "members-bourg.slice", "memory": None, "tasks": None},
         {"slice": "members-velo.slice", "memory": 94, "tasks": 5},
@@ -139,9 +139,26 @@ def test_a_new_kernel_waits_for_a_reboot(root):
     assert health.read(run=fake_run({}), root=root)["reboot"] is True
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((124, "timeout"), "timeout"),
+        ((100, "Reading package lists...\nE: Unmet dependencies.\n"), "E: Unmet dependencies."),
+        ((100, APT), APT.splitlines()[-1]),
+        ((1, ""), "1"),
+    ],
+)
+def test_an_apt_that_fails_does_not_say_that_nothing_waits(root, answer, reason):
+    seen = health.read(run=fake_run({**ANSWERS, "apt-get": answer}), root=root)["upgrades"]
+    assert (seen["security"], seen["reason"]) == (None, reason)
+    assert "upgrades.unknown" in {one.code for one in health.judge({**WELL, "upgrades": seen})}
+
+
 def test_a_command_that_hangs_is_ended(monkeypatch):
     monkeypatch.setattr(health, "COMMAND_SECONDS", 0.1)
     assert health.run_command(["sleep", "5"]) == (124, "timeout")
+    monkeypatch.setitem(health.SLOW_COMMANDS, "sleep", 5.0)
+    assert health.run_command(["sleep", "0.3"]) == (0, "")
     assert health.run_command(["/does/not/exist"])[0] == 127
 
 
@@ -151,7 +168,7 @@ WELL = {
     "clock": {"synchronised": True, "offset": 0.0, "drift": 0.4},
     "disks": [{"mount": "/", "percent": 40, "inodes": 3, "free_gb": 70}],
     "memory": {"percent": 30, "pressure": 0},
-    "upgrades": {"security": [], "days": 0.2},
+    "upgrades": {"security": [], "reason": "", "days": 0.2},
     "reboot": False,
     "accounts": [{"slice": "members-velo.slice", "memory": 40, "tasks": None}],
     "files": 2,
@@ -176,6 +193,7 @@ def test_a_host_that_is_well():
         (["memory", "percent"], 95, "memory.low"),
         (["memory", "pressure"], 20, "pressure.high"),
         (["upgrades", "security"], ["openssl"], "upgrades.pending"),
+        (["upgrades", "security"], None, "upgrades.unknown"),
         (["upgrades", "days"], 3.1, "lists.old"),
         (["upgrades", "days"], None, "lists.old"),
         (["reboot"], True, "reboot.needed"),

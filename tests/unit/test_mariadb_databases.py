@@ -56,14 +56,14 @@ SERVERS = st.builds(
 
 @given(WANTED, SERVERS)
 def test_second_run_changes_nothing(wanted, server):
-    todo = plan(wanted, server, PEOPLE)
+    todo = plan(wanted, server, PEOPLE, NAMES)
     assert not plan(wanted, todo.after, PEOPLE).changed
     assert not plan(wanted, todo.after).statements()
 
 
 @given(WANTED, SERVERS)
 def test_no_database_is_lost_and_only_the_declared_users_get_in(wanted, server):
-    after = plan(wanted, server, PEOPLE).after
+    after = plan(wanted, server, PEOPLE, NAMES).after
     assert set(after.databases) == set(server.databases) | {one["name"] for one in wanted}
     declared = {one["user"] for one in wanted}
     assert all(not after.users[name].locked and not after.users[name].too_much for name in declared)
@@ -73,7 +73,7 @@ def test_no_database_is_lost_and_only_the_declared_users_get_in(wanted, server):
 
 @given(WANTED, SERVERS)
 def test_nothing_is_ever_dropped_and_no_password_shown(wanted, server):
-    todo = plan(wanted, server, PEOPLE)
+    todo = plan(wanted, server, PEOPLE, NAMES)
     assert "DROP" not in " ".join(todo.statements())
     assert "secret" not in f"{todo.statements()}{todo.diff()}"
     assert native_hash("secret") not in f"{todo.diff()}{todo}"
@@ -89,7 +89,7 @@ def test_a_new_database_and_its_user():
 
 def test_words_of_others_in_a_comment_stay():
     found = Server({"amap": Database("amap", None, "it's Anne's")})
-    todo = plan([entry("amap", "amap")], found)
+    todo = plan([entry("amap", "amap")], found, takeovers=["amap"])
     assert todo.statements()[0] == "ALTER DATABASE `amap` COMMENT 'it''s Anne''s infini user=amap'"
 
 
@@ -134,6 +134,17 @@ def test_locking_many_at_once_wants_their_names():
     assert plan([entry("a", "a")], server, ["b"]).locked == ["b", "c", "d"]
 
 
+@pytest.mark.parametrize("found", [Database("amap").belonging_to("velo"), Database("amap", None, "it's Anne's")])
+def test_a_database_of_somebody_else_is_not_handed_over_unless_confirmed(found):
+    server = Server({"amap": found}, {"velo": User("velo", databases=frozenset(["amap"]))})
+    wanted = [entry("amap", "amap"), entry("velo", "velo")]
+    with pytest.raises(DatabasesError, match=r"amap \(now (velo|nobody says whose), declared for amap\).* confirm"):
+        plan(wanted, server, takeovers=["velo"])
+    todo = plan(wanted, server, takeovers=["amap"])
+    assert "GRANT ALL PRIVILEGES ON `amap`.* TO `amap`@`localhost`" in todo.statements()
+    assert "REVOKE ALL PRIVILEGES ON `amap`.* FROM `velo`@`localhost`" in todo.statements()
+
+
 PRIVILEGES = ["Select_priv", "Insert_priv", "Grant_priv"]
 ALL = "Y\tY\tN"
 ANSWER = (
@@ -166,7 +177,7 @@ def test_the_answer_is_read():
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    def run(answer, *entries, check=False):
+    def run(answer, *entries, check=False, takeovers=()):
         asked = []
 
         def client(_module, argv, data=None, **_kwargs):
@@ -175,7 +186,8 @@ def run(monkeypatch, capsys):
 
         monkeypatch.setattr(AnsibleModule, "run_command", client)
         monkeypatch.setattr(AnsibleModule, "get_bin_path", lambda _module, name: f"/usr/bin/{name}")
-        with patch_module_args({"databases": list(entries), "_ansible_check_mode": check}), pytest.raises(SystemExit):
+        arguments = {"databases": list(entries), "confirm_takeovers": list(takeovers), "_ansible_check_mode": check}
+        with patch_module_args(arguments), pytest.raises(SystemExit):
             mariadb_databases.main()
         return json.loads(capsys.readouterr().out), asked
 
@@ -206,3 +218,11 @@ def test_check_mode_writes_nothing_and_needs_no_server(run):
 def test_an_absent_server_fails_in_one_sentence(run):
     result, _asked = run(None, entry("velo_spip", "velo"))
     assert "MariaDB does not answer on this host (cannot connect)" in result["msg"]
+
+
+def test_the_door_asks_before_a_database_changes_hands(run):
+    result, asked = run(ANSWER, entry("velo_spip", "amap"), entry("velo", "velo"), check=True)
+    assert "velo_spip (now velo, declared for amap)" in result["msg"]
+    assert len(asked) == 1
+    result, _asked = run(ANSWER, entry("velo_spip", "amap"), entry("velo", "velo"), takeovers=["velo_spip"])
+    assert result["databases"] == ["velo", "velo_spip"]

@@ -48,6 +48,13 @@ def test_differences_are_unified_diffs_headed_by_the_host():
     assert text.count("web: ") == 1
 
 
+def test_the_slowest_tasks_end_the_log():
+    quick, slow = (
+        {"host": "web", "task": task, "res": {}, "duration": seconds} for task, seconds in (("a", 1), ("b", 9))
+    )
+    assert watch(("runner_on_ok", quick), ("runner_on_ok", slow)).slowest(1).splitlines()[-1] == "    9.0 s  web: b"
+
+
 def test_only_the_log_is_kept(tmp_path):
     output = tmp_path / "artifacts/1/stdout"
     output.parent.mkdir(parents=True)

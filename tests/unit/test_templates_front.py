@@ -105,10 +105,32 @@ def test_connections_to_apache_are_never_shared():
     assert words(defaults, "option http-server-close")
 
 
+NO_CHALLENGES = [
+    "/",
+    "/.well-known/acme-challenge/",
+    "/.well-known/acme-challenge/../../wp-login.php",
+    "/.well-known/acme-challenge/%2e%2e/%2e%2e/",
+    "/.well-known/acme-challenge//token",
+    "/.well-known/acme-challenge/token/",
+    "//.well-known/acme-challenge/token",
+    "/x/.well-known/acme-challenge/token",
+    "/xwell-known/acme-challenge/token",
+]
+
+
 def test_only_challenges_pass_over_plain_http():
     http = tree("front")["/etc/haproxy/haproxy.cfg"].split("\nfrontend http\n")[1].split("\nfrontend")[0]
-    assert words(http, "acl challenge") == [["acl", "challenge", "path_beg", "/.well-known/acme-challenge/"]]
-    assert words(http, "http-request redirect scheme https code 301 unless challenge")
+    [[*_, beginning]] = words(http, "acl challenge path_beg")
+    [[*_, whole]] = words(http, "acl elsewhere path")
+    [[*_, sample, _, _, slash, percent, dot, backslash]] = words(http, f"acl elsewhere path,bytes({len(beginning)})")
+    assert (sample, slash, percent, dot, backslash) == (f"path,bytes({len(beginning)})", "/", "%", ".", r"\\")
+
+    def passes(path):
+        return path.startswith(beginning) and path != whole and not set(path[len(beginning) :]) & set("/%.\\")
+
+    assert passes("/.well-known/acme-challenge/a-Token_0")
+    assert not [path for path in NO_CHALLENGES if passes(path)]
+    assert words(http, "http-request redirect scheme https code 301 unless challenge !elsewhere")
 
 
 def test_tls_is_asked_for_on_both_families_and_needs_a_name():

@@ -156,3 +156,9 @@ def test_apache_hears_this_machine_only():
     modules = {path.rsplit("/", 1)[1] for path in entries if "/mods-enabled/" in path and path.endswith(".load")}
     assert {"mpm_itk.load", "mpm_prefork.load", "proxy_fcgi.load"} <= modules
     assert not modules & {"proxy_http.load", "status.load", "cgi.load", "cgid.load", "userdir.load", "include.load"}
+
+
+def test_no_request_runs_as_a_service():
+    texts, _ = picture("web")
+    assert {"LimitUIDRange 1000 65534", "LimitGIDRange 1000 65534"} <= set(lines(texts["/etc/apache2/apache2.conf"]))
+    assert "AssignUserId nobody nogroup" in lines(texts["/etc/apache2/sites-enabled/000-unknown.conf"])

@@ -24,7 +24,7 @@ WELL = {
     "clock": {"synchronised": None, "offset": None, "drift": 0.4},
     "disks": [{"mount": "/", "percent": 40, "inodes": 3, "free_gb": 70}],
     "memory": {"percent": 30, "pressure": 0},
-    "upgrades": {"security": [], "days": 0.2},
+    "upgrades": {"security": [], "reason": "", "days": 0.2},
     "reboot": False,
     "accounts": [],
     "files": 2,
@@ -80,10 +80,23 @@ def test_a_port_for_a_group_is_open_for_that_group_only():
 
 
 @pytest.mark.parametrize(
-    ("inventory", "ssh"), [("staging", "./infini staging ssh web --"), ("production", "ssh root@a")]
+    ("inventory", "user", "become", "ssh"),
+    [
+        ("staging", "root", False, "./infini staging ssh web --"),
+        ("production", "root", False, "ssh root@a"),
+        ("production", "tech1", True, "ssh tech1@a sudo"),
+        ("production", "", True, "ssh a sudo"),
+    ],
 )
-def test_mends_reach_the_host(inventory, ssh):
-    assert expect.about_host(inventory, "web", ["a"])["ssh"] == ssh
+def test_mends_reach_the_host_as_ansible_does(inventory, user, become, ssh):
+    assert expect.about_host(inventory, "web", ["a"], user, become)["ssh"] == ssh
+
+
+def test_mends_use_the_user_that_the_playbook_hands_over():
+    told = seen()
+    told["result"]["ansible_facts"]["verify_seen"] |= {"user": "tech1", "become": True}
+    view = run.collect(Played([told, answered()]), "production").views[0]
+    assert view.host.about["ssh"] == "ssh tech1@192.0.2.10 sudo"
 
 
 # --- collecting -------------------------------------------------------------------------------------------------
@@ -103,6 +116,8 @@ class Played:
 def seen(host="web", release="12"):
     facts = {
         "groups": ["webs"],
+        "user": "root",
+        "become": False,
         "addresses": ["192.0.2.10", "2001:db8::10"],
         "release": release,
         "cards": [FRONT],

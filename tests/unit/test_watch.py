@@ -17,7 +17,7 @@ WELL = {
     "clock": {"synchronised": None, "offset": None, "drift": None},
     "disks": [],
     "memory": {"percent": 30, "pressure": 0},
-    "upgrades": {"security": [], "days": 0.2},
+    "upgrades": {"security": [], "reason": "", "days": 0.2},
     "reboot": False,
     "accounts": [],
     "files": 2,
@@ -61,6 +61,9 @@ class Sink(socketserver.StreamRequestHandler):
                 while not data.endswith(b"\r\n.\r\n"):
                     data += self.rfile.readline()
                 self.server.taken.append(data[:-3])
+            if "refused@" in line:
+                self.wfile.write(b"550 nobody here\r\n")
+                continue
             if line.upper() == "QUIT":
                 self.wfile.write(b"221 bye\r\n")
                 return
@@ -105,16 +108,47 @@ def test_the_watch_mails_what_changed_and_nothing_else(tmp_path, sink, capsys):
     assert "unattended-upgrade" in message.get_content()
     assert list((tmp_path / "outbox").iterdir()) == []
     assert "mises à jour" in capsys.readouterr().out
-    assert json.loads((tmp_path / "verify.html").read_text())["checks"] == 1
+    assert json.loads((tmp_path / "verify.html").read_text())["checks"] == 2  # the mail itself is one
 
 
-def test_a_mail_server_that_is_down_loses_nothing(tmp_path, sink):
-    with pytest.raises(OSError, match="refused"):
-        watched(tmp_path, [BAD], to="techs@infini.test")
+def test_a_mail_server_that_is_down_loses_nothing_and_is_a_finding(tmp_path, sink, capsys):
+    watched(tmp_path, [BAD], to="techs@infini.test")
     assert len(list((tmp_path / "outbox").iterdir())) == 1
-    watched(tmp_path, [BAD], to="techs@infini.test", smtp=f"127.0.0.1:{sink.server_address[1]}")
-    assert len(sink.taken) == 1
+    assert "Connection refused" in capsys.readouterr().out
+    second = watched(tmp_path, [BAD], to="techs@infini.test")
+    assert [check.code for check in second.broken] == ["mail.refused"]
+    assert "Connection refused" in (tmp_path / "verify.html").read_text()
+    third = watched(tmp_path, [BAD], to="techs@infini.test", smtp=f"127.0.0.1:{sink.server_address[1]}")
+    assert [check.code for check in third.mended] == ["mail.ok"]
+    assert len(sink.taken) == 3
     assert list((tmp_path / "outbox").iterdir()) == []
+
+
+def test_one_refused_message_does_not_hold_up_the_others(tmp_path, sink):
+    server = f"127.0.0.1:{sink.server_address[1]}"
+    for recipient in ("refused@infini.test", "techs@infini.test"):
+        watch.write_message("text", "title", "veille@infini.test", recipient, tmp_path)
+    assert "nobody here" in watch.deliver(tmp_path, server)
+    assert len(sink.taken) == 1
+    assert [b"refused@" in path.read_bytes() for path in tmp_path.iterdir()] == [True]
+    assert watch.waiting(tmp_path).startswith("1 message(s) wait")
+    assert watch.waiting(tmp_path / "none") == ""
+
+
+def test_a_connection_that_breaks_keeps_what_was_not_taken(tmp_path, monkeypatch, sink):
+    def gone(*_a, **_k):
+        raise watch.smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
+
+    monkeypatch.setattr(watch.smtplib.SMTP, "send_message", gone)
+    watch.write_message("text", "title", "veille@infini.test", "techs@infini.test", tmp_path)
+    assert watch.deliver(tmp_path, f"127.0.0.1:{sink.server_address[1]}") == "Connection unexpectedly closed"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_mail_server_that_stays_down_does_not_fill_the_disk(tmp_path):
+    for number in range(watch.KEPT_MESSAGES + 6):
+        watched(tmp_path, [GOOD, BAD] if number % 2 else [GOOD], to="techs@infini.test")
+    assert len(list((tmp_path / "outbox").iterdir())) == watch.KEPT_MESSAGES
 
 
 def test_without_a_recipient_the_last_messages_stay(tmp_path):

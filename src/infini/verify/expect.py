@@ -59,10 +59,19 @@ def of_card(card: Mapping[str, Any]) -> dict[str, str]:
     return {"service": card.get("label") or card["service"], "playbook": card.get("playbook", "site")}
 
 
-def about_host(inventory: str, name: str, addresses: Sequence[str]) -> dict[str, Any]:
-    """Give what every mend of a host may use: how to reach it, and the inventory's name."""
+def about_host(
+    inventory: str, name: str, addresses: Sequence[str], user: str = "", become: bool = False
+) -> dict[str, Any]:
+    """Give what every mend of a host may use: how to reach it as Ansible does, and the inventory's name.
+
+    Without `user` the technician's own SSH configuration says who logs in.
+    """
     address = addresses[0] if addresses else name
-    ssh = f"./infini staging ssh {name} --" if inventory == "staging" else f"ssh root@{address}"
+    ssh = f"ssh {user}@{address}" if user else f"ssh {address}"
+    if inventory == "staging":
+        ssh = f"./infini staging ssh {name} --"
+    elif become:
+        ssh += " sudo"
     return {"inventory": inventory, "ssh": ssh, "address": address, "playbook": "site"}
 
 

@@ -87,7 +87,7 @@ def collect(result: PlayResult, inventory: str) -> Collected:
             host = Host(name, about=about_host(inventory, name, ()))
             collected.views.append(View(host, reached, problem))
             continue
-        about = about_host(inventory, name, facts["addresses"])
+        about = about_host(inventory, name, facts["addresses"], facts["user"], facts["become"])
         host = Host(name, facts["groups"], facts["addresses"], facts["release"], facts["cards"], about)
         answer = named.get((name, HEALTH), {})
         problem = "" if "health" in answer or not reached else str(answer.get("msg", "no answer"))
