@@ -55,7 +55,7 @@ class Raw:
         trees = [f"{shlex.join(tree)} & tree{number}=$!" for number, tree in enumerate(self.trees)]
         waits = [f"wait $tree{number}" for number in range(len(self.trees))]
         lines = ["set -e", "export DEBIAN_FRONTEND=noninteractive", "apt-get -qq update", install, "mkdir -p /srv/php"]
-        return "\n".join([*lines, *trees, *waits, "tar -C / -xf /root/files.tar"])
+        return "\n".join([*lines, *trees, *waits, "tar -C / -xf /srv/files.tar"])
 
 
 def run() -> dict[str, Any]:
@@ -126,5 +126,5 @@ def _raw(the_bench: bench.Bench, plans: list[Raw]) -> float:
 
 
 def _raw_host(container: str, plan: Raw) -> None:
-    bench.podman("cp", str(plan.files), f"{container}:/root/files.tar")
+    bench.podman("cp", str(plan.files), f"{container}:/srv/files.tar")
     bench.podman("exec", "-i", container, "sh", "-s", stdin=plan.script())
