@@ -9,7 +9,7 @@ short_description: Obtain the certificates that are due, now rather than at the 
 description:
   - Asks C(certificates status) on the host what is to be done, and starts C(certificates.service) only if something is.
   - One name that fails stops no other; it is named in a warning, or in the failure if O(strict).
-  - A name that failed rests for an hour and more, so a second run asks the authority nothing about it.
+  - A name that failed rests as long as the role says, so a second run asks the authority nothing about it.
 options:
   declared:
     description: How many certificates are declared, for check mode on a host that has no C(certificates) yet.

@@ -218,9 +218,16 @@ def install_all(steps, trees):
     for step in steps:
         named(step.site, refuse_unready, step.site, trees)
     firsts = {picture_of(step.site): step.site for step in steps if step.copy and step.site.kind != "static"}
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as workers:
-        list(workers.map(lambda site: named(site, make_picture, site, trees), firsts.values()))
-        return list(workers.map(lambda step: named(step.site, install, step, trees), steps))
+    # More workers than processors: SPIP's installer mostly sleeps.
+    with ThreadPoolExecutor(max_workers=len(firsts) + 4) as workers:
+        pictures = {path: workers.submit(named, site, make_picture, site, trees) for path, site in firsts.items()}
+
+        def work(step):
+            if step.copy and step.site.kind != "static":
+                pictures[picture_of(step.site)].result()
+            return named(step.site, install, step, trees)
+
+        return list(workers.map(work, steps))
 
 
 def main():

@@ -10,15 +10,16 @@ short_description: The service cards of the roles that the plays apply to this h
 description:
   - Reads C(roles/*/meta/service.yml) of every role that a play of C(playbooks/) applies to the host, and renders them
     with the host's variables; a role's own defaults are known too, although the current play may not run that role.
-  - The firewall asks it for ports, C(infini verify) for checks.
+  - The firewall asks it for ports, C(infini verify) for checks, the first playbook of a run for packages.
 options:
   _terms:
     description: >-
       V(cards), the whole cards, each with the key C(playbook) added; V(checks), the same with names, ports and checks
-      only; V(ports), the ports as one flat list. The less is asked for, the fewer variables must be defined.
+      only; V(ports), the ports as one flat list; V(packages), the names of packages. The less is asked for, the fewer
+      variables must be defined.
     type: list
     elements: str
-    choices: [cards, checks, ports]
+    choices: [cards, checks, packages, ports]
     default: [cards]
 """
 
@@ -30,9 +31,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: Rendered cards, or ports as dictionaries with the keys service, port, protocol and from.
+  description: Rendered cards, names, or ports as dictionaries with the keys service, port, protocol and from.
   type: list
-  elements: dict
+  elements: raw
 """
 
 from collections.abc import Mapping
@@ -50,7 +51,7 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **_options: Any) -> list[Any]:
         """Give one list."""
         what = terms[0] if terms else "cards"
-        if what not in ("cards", "checks", "ports"):
-            raise AnsibleError(f"service_cards knows cards, checks and ports, not {what!r}")
+        if what not in ("cards", "checks", "packages", "ports"):
+            raise AnsibleError(f"service_cards knows cards, checks, packages and ports, not {what!r}")
         reader = RenderedCards(self._loader, self._templar, variables or {})
         return [getattr(reader, what)()]

@@ -50,9 +50,11 @@ def _tasks(path: Path) -> int:
 def _weight(task: dict[str, Any], folder: Path) -> int:
     if "block" in task:
         return sum(_weight(inner, folder) for inner in task["block"])
-    imported = task.get("ansible.builtin.import_tasks")
+    imported, role = task.get("ansible.builtin.import_tasks"), task.get("ansible.builtin.import_role")
     if imported:
         return _tasks(folder / imported)
+    if role:
+        return _tasks(ROOT / "roles" / role["name"] / "tasks" / role.get("tasks_from", "main.yml"))
     return 0 if "ansible.builtin.meta" in task else 1
 
 

@@ -39,6 +39,10 @@ class RenderedCards:
         """Give the ports of all cards as one list."""
         return [port for _, card, render in self._each() for port in cards.render_ports(card, render)]
 
+    def packages(self) -> list[str]:
+        """Give the packages of all cards, each once, sorted."""
+        return sorted({name for _, card, render in self._each() for name in render(card.get("packages") or [], {})})
+
     def _each(self) -> Iterator[tuple[Use, dict[str, Any], Render]]:
         host, groups = self._variables["inventory_hostname"], self._variables["group_names"]
         for use in cards.uses_on(host, groups, cards.uses(ROOT / "playbooks")):

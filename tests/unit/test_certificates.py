@@ -88,6 +88,7 @@ def host(tmp_path, program):
         socket=tmp_path / "admin.sock",
         renew_days=30,
         batch=90,
+        rest_hours=1,
     )
     make_certificate(tmp_path, "velo.test", "www.velo.test")
     return settings
@@ -133,9 +134,10 @@ def test_what_is_due_and_why_the_most_urgent_first(program):
 
 @given(count=st.integers(1, 50))
 def test_a_name_that_fails_rests_longer_and_longer_but_never_more_than_a_day(program, count):
-    rest = program.rests_until({"last": NOW, "count": count}) - NOW
+    rest = program.rests_until({"last": NOW, "count": count}, 1) - NOW
     assert 3600 <= rest <= DAY
     assert rest == DAY or rest == 3600 * 2 ** (count - 1)
+    assert program.rests_until({"last": NOW, "count": count}, 0) == NOW
 
 
 @given(declared=st.sets(st.integers(0, 40)), existing=st.sets(st.integers(0, 40)))

@@ -84,6 +84,10 @@ def run(capsys, directory, trees, **more):
     return json.loads(capsys.readouterr().out)
 
 
+def trees_in(directory):
+    return sorted(path.name for path in directory.iterdir() if path.is_dir())
+
+
 @pytest.mark.usefixtures("builder")
 def test_a_tree_is_built_once_and_again_when_its_description_changes(tmp_path, capsys):
     root = tmp_path / "php"
@@ -95,7 +99,29 @@ def test_a_tree_is_built_once_and_again_when_its_description_changes(tmp_path, c
     assert "php7.4-gd" in again["diff"]["after"]
     assert "php7.4-gd" not in again["diff"]["before"]
     assert "--include=php7.4-fpm,php7.4-gd" in (root / "7.4/etc/arguments").read_text()
-    assert sorted(path.name for path in root.iterdir()) == ["7.4"]
+    assert "php7.4-gd" not in (root / "7.4.old/etc/arguments").read_text()  # masters that still run use it
+    assert trees_in(root) == ["7.4", "7.4.old"]
+
+
+@pytest.mark.usefixtures("builder")
+def test_a_prepared_tree_waits_beside_the_one_in_use_until_the_role_takes_it(tmp_path, capsys, builder):
+    root = tmp_path / "php"
+    run(capsys, root, [WANTED])
+    wider = {**WANTED, "packages": ["php7.4-fpm", "php7.4-gd"]}
+    prepared = run(capsys, root, [wider], prepare=True)
+    assert (prepared["changed"], prepared["built"]) == (False, ["7.4"])
+    assert "php7.4-gd" not in (root / "7.4/etc/arguments").read_text()
+    (builder / "fail").touch()  # from here on nothing can be built: it is the prepared one that is taken
+    assert run(capsys, root, [wider])["changed"]
+    assert "php7.4-gd" in (root / "7.4/etc/arguments").read_text()
+
+
+@pytest.mark.usefixtures("builder")
+def test_a_tree_prepared_for_another_description_is_built_anew(tmp_path, capsys):
+    root = tmp_path / "php"
+    run(capsys, root, [{**WANTED, "suite": "buster"}], prepare=True)
+    run(capsys, root, [WANTED])
+    assert "bullseye" in (root / "7.4/etc/arguments").read_text()
 
 
 def test_a_failed_build_leaves_the_old_tree_and_says_why(tmp_path, builder, capsys):
@@ -106,7 +132,7 @@ def test_a_failed_build_leaves_the_old_tree_and_says_why(tmp_path, builder, caps
     assert result["failed"]
     assert "PHP 7.4 (buster): E: no such package" in result["msg"]
     assert "bullseye" in (root / "7.4/etc/arguments").read_text()
-    assert sorted(path.name for path in root.iterdir()) == ["7.4"]
+    assert trees_in(root) == ["7.4"]
 
 
 @pytest.mark.usefixtures("builder")
@@ -115,7 +141,7 @@ def test_an_interrupted_build_is_taken_up(tmp_path, capsys):
     (root / "7.4.new/etc").mkdir(parents=True)
     (root / "7.4").mkdir()
     assert run(capsys, root, [WANTED])["built"] == ["7.4"]
-    assert sorted(path.name for path in root.iterdir()) == ["7.4"]
+    assert trees_in(root) == ["7.4", "7.4.old"]
 
 
 @pytest.mark.usefixtures("builder")

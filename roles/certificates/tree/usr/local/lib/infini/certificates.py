@@ -56,13 +56,15 @@ class Settings:
     socket: Path
     renew_days: int
     batch: int
+    rest_hours: int
 
     @classmethod
     def read(cls, path: Path) -> Settings:
         """Read the file that host_tree wrote."""
         raw = json.loads(path.read_text())
         paths = {key: Path(raw[key]) for key in ("domains", "base", "deploy", "socket")}
-        return cls(renew_days=raw["renew_days"], batch=raw["batch"], **paths)
+        numbers = {key: int(raw[key]) for key in ("renew_days", "batch", "rest_hours")}
+        return cls(**paths, **numbers)
 
 
 @dataclass
@@ -154,9 +156,9 @@ def due(
     return dict(sorted(reasons.items(), key=lambda item: have.get(item[0], {}).get("until", 0)))
 
 
-def rests_until(failure: dict[str, Any]) -> float:
-    """Say until when a name that failed is left alone: an hour, two, four… up to a day."""
-    return float(failure["last"] + min(2 ** (failure["count"] - 1) * HOUR, DAY))
+def rests_until(failure: dict[str, Any], hours: int) -> float:
+    """Say until when a name that failed is left alone: the hours given, twice, four times… up to a day."""
+    return float(failure["last"] + min(2 ** (failure["count"] - 1) * hours * HOUR, DAY))
 
 
 def retired(wanted: dict[str, frozenset[str]], existing: list[str]) -> tuple[list[str], bool]:
@@ -375,11 +377,11 @@ def note(ledger: Ledger, tried: list[str], failed: dict[str, str], now: float) -
             ledger.failures[name] = {"count": past["count"] + 1, "last": now, "reason": failed[name]}
 
 
-def sentence(name: str, failure: dict[str, Any], have: dict[str, dict[str, Any]]) -> str:
+def sentence(name: str, failure: dict[str, Any], have: dict[str, dict[str, Any]], rest_hours: int) -> str:
     """Say in one sentence what is wrong with a name."""
     until = have.get(name, {}).get("until", 0)
     left = f"the one it has ends on {time.strftime('%F', time.gmtime(until))}" if until else "it has none"
-    again = time.strftime("%F %H:%M", time.localtime(rests_until(failure)))
+    again = time.strftime("%F %H:%M", time.localtime(rests_until(failure, rest_hours)))
     return f"{name}: no new certificate ({left}): {failure['reason'].rstrip('.')}; next try after {again}."
 
 
@@ -388,7 +390,8 @@ def status(settings: Settings, ledger: Ledger, now: float) -> dict[str, Any]:
     wanted = declared(settings.domains.read_text())
     have = held(settings, ledger)
     reasons = due(wanted, have, settings.renew_days, now)
-    ready = [n for n in reasons if n not in ledger.failures or rests_until(ledger.failures[n]) <= now]
+    rest = settings.rest_hours
+    ready = [n for n in reasons if n not in ledger.failures or rests_until(ledger.failures[n], rest) <= now]
     gone, too_many = retired(wanted, sorted(path.name for path in settings.base.glob("certs/*") if path.is_dir()))
     failures = {name: ledger.failures[name] for name in reasons if name in ledger.failures}
     return {
@@ -398,7 +401,7 @@ def status(settings: Settings, ledger: Ledger, now: float) -> dict[str, Any]:
         "undeployed": undeployed(settings, [name for name in wanted if name in have]),
         "retired": [] if too_many else gone,
         "kept": gone if too_many else [],
-        "failures": [sentence(name, failure, have) for name, failure in sorted(failures.items())],
+        "failures": [sentence(name, failure, have, rest) for name, failure in sorted(failures.items())],
     }
 
 
