@@ -405,12 +405,12 @@ def _scan(address: str, ports: Sequence[int], seconds: float) -> set[int]:
                 _close(selector, key, opened)
         for key in list(selector.get_map().values()):
             selector.unregister(key.fileobj)
-            key.fileobj.close()  # type: ignore[union-attr]
+            key.fileobj.close()  # type: ignore[union-attr]  # we registered sockets, never numbers
     return opened
 
 
 def _close(selector: selectors.BaseSelector, key: selectors.SelectorKey, opened: set[int]) -> None:
-    connection: socket.socket = key.fileobj  # type: ignore[assignment]
+    connection: socket.socket = key.fileobj  # type: ignore[assignment]  # as above
     if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
         opened.add(key.data)
     selector.unregister(connection)

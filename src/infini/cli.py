@@ -82,6 +82,7 @@ def staging_up(yes: YesOption = False, as_json: JsonOption = False) -> None:
     report = verify.verify(str(inventory.path))
     report.print(console, everything=False)
     console.print(staging.site_table(inventory, report))
+    _say(staging.how_to_look(inventory))
     answer |= {"ok": report.ok, "checks": report.checks, "findings": report.as_json()["failed"]}
     _end(answer, as_json, 0 if report.ok else 1)
 

@@ -104,16 +104,23 @@ def ssh(host: str, command: list[str]) -> None:
 
 
 def site_table(inventory: Inventory, report: Report) -> Table:
-    """Say of each site what it is, whether it answers, and how to look at one from this machine."""
-    web = inventory.hosts("webs")[0]
-    address, authority = inventory.get(web, "hosting_ipv4"), inventory.get(web, "hosting_authorities")[0]
-    sites = inventory.get(web, "hosting_sites")
-    look = "curl --cacert {0} --resolve {2}:443:{1} https://{2}/"
-    table = Table("site", "kind", "PHP", "article", "answers", caption_justify="left")
-    table.caption = look.format(os.path.relpath(authority), address, sites[0]["name"]) if sites else None
+    """Say of each site what it is and whether it answers."""
+    sites = inventory.get(inventory.hosts("webs")[0], "hosting_sites")
+    table = Table("site", "kind", "PHP", "article", "answers")
     wrong = [check.id for check in report.failed]
     for site in sites:
         cms = site.get("cms", {})
         answers = "no" if any(site["name"] in check for check in wrong) else "yes"
         table.add_row(site["name"], cms.get("kind"), site.get("php", "-"), cms.get("article"), answers)
     return table
+
+
+def how_to_look(inventory: Inventory) -> str:
+    """Return the command that shows a site from this machine, whose DNS knows nothing of the bench."""
+    web = inventory.hosts("webs")[0]
+    address, authority = (
+        inventory.get(web, "hosting_ipv4"),
+        os.path.relpath(inventory.get(web, "hosting_authorities")[0]),
+    )
+    sites = [site["name"] for site in inventory.get(web, "hosting_sites")]
+    return f"curl --cacert {os.path.relpath(authorities[0])} --resolve {sites[0]}:443:{address} https://{sites[0]}/" if sites else ""

@@ -32,7 +32,7 @@ class LazyContext(Context):
         """Look among the template's own names first."""
         value = super().resolve_or_missing(key)
         if value is missing:
-            return self.environment.globals["__host_variable"](key)  # type: ignore[operator]
+            return self.environment.globals["__host_variable"](key)  # type: ignore[operator]  # Jinja types globals as objects
         return value
 
 
@@ -137,7 +137,7 @@ class Renderer:
                 for v in self.part("validate", [])
             ),
             notifications=tuple(notifications),
-            **variables,  # type: ignore[arg-type]
+            **variables,  # type: ignore[arg-type]  # checked against the spec before
         )
         return Picture(request, contents)
 
