@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -71,8 +72,9 @@ class Trust:
 
     authorities: Sequence[str] = ()
 
+    @cached_property
     def context(self) -> ssl.SSLContext:
-        """Make a client context that verifies chain and name."""
+        """A client context that verifies chain and name; reading the system's authorities takes 30 ms, so once."""
         context = ssl.create_default_context()
         for pem in self.authorities:
             context.load_verify_locations(cadata=pem)
@@ -152,7 +154,7 @@ def get(address: str, url: str, trust: Trust) -> Answer:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     connection = http.client.HTTPConnection(name, port, timeout=TIMEOUT)
     if parts.scheme == "https":
-        connection.sock = connect_tls(address, port, name, trust.context())
+        connection.sock = connect_tls(address, port, name, trust.context)
     else:
         connection.sock = connect(address, port)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -336,7 +338,7 @@ def certificate(probe: Probe, trust: Trust) -> list[Finding]:
     values: dict[str, Any] = {"name": name, "port": port, "family": family(probe.address)}
     subject = f"{name}:{port}"
     try:
-        with connect_tls(probe.address, port, name, trust.context()) as connection:
+        with connect_tls(probe.address, port, name, trust.context) as connection:
             details: Mapping[str, Any] = connection.getpeercert() or {}
     except Unreached as problem:
         code = "certificate.unreached" if problem.reason in UNREACHED else "certificate.untrusted"
