@@ -118,9 +118,9 @@ def site_table(inventory: Inventory, report: Report) -> Table:
 def how_to_look(inventory: Inventory) -> str:
     """Return the command that shows a site from this machine, whose DNS knows nothing of the bench."""
     web = inventory.hosts("webs")[0]
-    address, authority = (
-        inventory.get(web, "hosting_ipv4"),
-        os.path.relpath(inventory.get(web, "hosting_authorities")[0]),
-    )
     sites = [site["name"] for site in inventory.get(web, "hosting_sites")]
-    return f"curl --cacert {os.path.relpath(authorities[0])} --resolve {sites[0]}:443:{address} https://{sites[0]}/" if sites else ""
+    if not sites:
+        return ""
+    authority = os.path.relpath(inventory.get(web, "hosting_authorities")[0])
+    address = inventory.get(web, "hosting_ipv4")
+    return f"curl --cacert {authority} --resolve {sites[0]}:443:{address} https://{sites[0]}/"

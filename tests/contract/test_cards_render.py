@@ -80,5 +80,5 @@ def test_every_site_is_looked_at_by_the_watch(ask):
 
 
 def test_an_unknown_word_is_refused(ask):
-    with pytest.raises(Exception, match="knows cards, checks and ports"):
+    with pytest.raises(Exception, match="knows cards, checks, packages and ports"):
         ask("service_cards", "web", "prots")

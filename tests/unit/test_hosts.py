@@ -3,10 +3,11 @@
 """How hosts are reached, and one run at a time on each; ssh is replaced by sh, the lock is a real one."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
-from infini import hosts
+from infini import hosts, staging
 from infini.errors import RefusedError, UnreachableError
 
 
@@ -89,3 +90,18 @@ def test_a_variable_that_cannot_be_computed_is_a_sentence(tmp_path):
     (tmp_path / "hosts.yml").write_text("all: {hosts: {web: {ansible_host: '{{ nowhere }}'}}}\n")
     with pytest.raises(RefusedError, match="cannot be read: 'nowhere' is undefined"):
         hosts.Inventory(str(tmp_path)).connection("web")
+
+
+def test_the_command_that_shows_a_site_is_one_line_that_can_be_copied(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    variables = {
+        "hosting_sites": [{"name": "velo.test"}],
+        "hosting_ipv4": "192.0.2.10",
+        "hosting_authorities": [str(tmp_path / "ca.pem")],
+    }
+    inventory = SimpleNamespace(hosts=lambda _group: ["web"], get=lambda _host, name: variables[name])
+    assert staging.how_to_look(inventory) == (
+        "curl --cacert ca.pem --resolve velo.test:443:192.0.2.10 https://velo.test/"
+    )
+    variables["hosting_sites"] = []
+    assert staging.how_to_look(inventory) == ""
