@@ -35,8 +35,20 @@ TOOLS = {
     "/usr/lib/podman/netavark": "netavark",
     "/usr/lib/podman/aardvark-dns": "aardvark-dns",
 }
-# What `infini test` needs beside them: a browser for the pages, a linter for the scripts.
-TEST_TOOLS = {"chromium": "chromium", "chromedriver": "chromium-driver", "shellcheck": "shellcheck"}
+# What `infini test` needs beside them: a browser for the pages, a linter for the scripts, servers for the DNS lab.
+TEST_TOOLS = {
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+    "shellcheck": "shellcheck",
+    "knotd": "knot",
+    "nsd": "nsd",
+    "unbound": "unbound",
+    "ldns-signzone": "ldnsutils",
+    "named-checkzone": "bind9-utils",
+    "dig": "bind9-dnsutils",
+}
+DAEMONS = {"knot", "nsd", "unbound"}
+"""Packages whose service the lab starts by itself: on this machine it stays down, it would take port 53."""
 NEEDED_DISK = 15 * 10**9
 LATER_DISK = 4 * 10**9  # once images and caches are there
 NEEDED_MEMORY = 3 * 10**9
@@ -65,7 +77,9 @@ def missing_packages(tools: dict[str, str]) -> list[str]:
 def install(packages: list[str]) -> None:
     """Install Debian packages on this machine; a failure is a FailedError with apt's own first error."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    masks = [["systemctl", "mask", "--quiet", f"{name}.service"] for name in packages if name in DAEMONS]
     for command in (
+        *masks,
         ["apt-get", "-qq", "update"],
         ["apt-get", "-qq", "install", "-y", "--no-install-recommends", *packages],
     ):
