@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from infini.domains.domains_cli import domains_app
 from infini.errors import InfiniError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 staging_app = typer.Typer(help="The platform in small, in containers on this machine.", no_args_is_help=True)
 app.add_typer(staging_app, name="staging")
+app.add_typer(domains_app, name="domains")
 
 InventoryOption = Annotated[str, typer.Option("--inventory", "-i", help="A name under inventory/, or a path.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -92,12 +94,17 @@ def _agreed(question: str) -> bool:
 
 
 def _install_missing(yes: bool, tools: dict[str, str]) -> None:
+    """Install missing packages if the operator agrees, and refuse to go on without them."""
     from infini import doctor as the_doctor
+    from infini.errors import RefusedError
 
     packages = the_doctor.missing_packages(tools)
-    if packages and (yes or _agreed(f"Install {', '.join(packages)}?")):
-        _say(f"Installing {', '.join(packages)} …")
-        the_doctor.install(packages)
+    if not packages:
+        return
+    if not yes and not _agreed(f"Install {', '.join(packages)}?"):
+        raise RefusedError(f"These tools are missing: {', '.join(packages)}. Mend: apt install {' '.join(packages)}")
+    _say(f"Installing {', '.join(packages)} …")
+    the_doctor.install(packages)
 
 
 def _mend_machine(yes: bool, tools: dict[str, str] | None = None) -> None:
@@ -246,7 +253,7 @@ def run_tests(
         raise typer.BadParameter(f"there is no stage “{stage}”: name one of {', '.join(testing.STAGES)}")
     if stage in ("", "molecule", "e2e"):
         _mend_machine(yes, {**the_doctor.TOOLS, **the_doctor.TEST_TOOLS})
-    elif stage == "lint":
+    else:
         _install_missing(yes, the_doctor.TEST_TOOLS)
     answer = testing.run(stage or None, long)
     if not as_json:
@@ -256,12 +263,15 @@ def run_tests(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="tree or up.")],
+    name: Annotated[str, typer.Argument(help="tree, up or domains.")],
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure, as ratios against the raw lower bound and a peer in the same run."""
+    from infini import doctor as the_doctor
     from infini import measure
 
+    _install_missing(yes, the_doctor.TEST_TOOLS)
     answer = measure.run(name)
     for case, measures in answer["measures"].items():
         _say(f"{case}: " + ", ".join(f"{key} {value}" for key, value in measures.items()))

@@ -154,7 +154,7 @@ def e2e() -> Iterator[Step]:
 def benches() -> Iterator[Step]:
     """Run every bench; one that misses what is wanted is a failure."""
     for name in measure.names():
-        yield _run(f"bench {name}", [str(ROOT / "infini"), "bench", name])
+        yield _run(f"bench {name}", [str(ROOT / "infini"), "bench", name, "--yes"])
 
 
 def run(stage: str | None, long: bool = False) -> dict[str, Any]:
