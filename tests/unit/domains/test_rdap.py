@@ -12,11 +12,9 @@ import httpx
 import pytest
 
 from infini.domains.caller import TRIES, Caller, CallError, moment
-from infini.domains.ports import WorldError
 from infini.domains.rdap import Rdap, bootstrap_of
 from infini.domains.secrets import Secret
 from infini.domains.simulator.clock import VirtualClock
-from infini.domains.zone import ascii_name
 
 Reply = httpx.Response | Exception
 
