@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from infini.domains.domains_cli import domains_app
+from infini.domains.cli import domains_app
 from infini.errors import InfiniError
 
 app = typer.Typer(

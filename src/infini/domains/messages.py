@@ -78,9 +78,7 @@ def due(row: Row) -> str:
 def _by_hand(row: Row) -> str:
     if row.who != "member":
         return ""
-    if RANK[row.state] < RANK[State.EXPORTED]:
-        return "zone"
-    return "accord" if row.state in (State.EXPORTED, State.AUDITED) else "consigne"
+    return "zone" if RANK[row.state] < RANK[State.EXPORTED] else "consigne"
 
 
 def _on_the_way(row: Row) -> str:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 
 from infini.domains import reading
@@ -45,6 +46,7 @@ from infini.domains.states import (
     LOW_TTL,
     NEEDS_EXPORT,
     ORDER_GRACE,
+    PLACEHOLDERS,
     RANK,
     SKIPPABLE,
     Asked,
@@ -355,7 +357,7 @@ def _fold_decision(memory: Memory, event: Event) -> None:  # noqa: C901  one lin
         case "retry":
             memory.retry, memory.asked = event.at, {}
         case "rollback":
-            memory.rollback, memory.asked = State(data["to"]), {}
+            memory.rollback, memory.asked, memory.services = State(data["to"]), {}, False
         case "resume":
             memory.rollback, memory.abandoned, memory.asked = None, False, {}
         case "abandon":
@@ -749,13 +751,13 @@ class Move:
         """Write down a human's decision; raise RefusedError when it lacks a field of `DECISIONS`, or makes no sense."""
         body = {**({"by": self.who} if self.who else {}), **data}
         if kind not in DECISIONS:
-            raise RefusedError(f"There is no decision “{kind}”: it is one of {', '.join(sorted(DECISIONS))}")
+            raise RefusedError(f"« {kind} » n'est pas une décision ; ce peut être {', '.join(sorted(DECISIONS))}.")
         missing = [key for key in DECISIONS[kind] if body.get(key) in (None, "")]
         if missing:
-            raise RefusedError(f"{self.domain}: the decision “{kind}” lacks {', '.join(missing)}: say it, with a name")
-        _check_decision(self.domain, kind, body)
+            raise RefusedError(f"{self.domain}: à la décision « {kind} » il manque {', '.join(missing)}.")
         with self.store.lock(self.domain, self.who or "tool"):
-            self._append("decision", **{**body, "kind": kind})
+            kept = _checked(self.domain, kind, body, self.memory().recorded, self.clock.now())
+            self._append("decision", **{**kept, "kind": kind})
 
     # --- doing ---
 
@@ -1083,15 +1085,53 @@ def _access(error: WorldError, says: str) -> str:
     return "wrong-organisation" if _ORGANISATION.search(says) else ""
 
 
-def _check_decision(domain: str, kind: str, data: Mapping[str, Any]) -> None:
-    """Raise RefusedError for a decision that names something that does not exist, or counts that do not add up."""
-    if kind == "mail-mode" and data["mode"] not in MAIL_MODES:
-        raise RefusedError(f"{domain}: mail cannot go to “{data['mode']}”: it is one of {', '.join(MAIL_MODES)}")
-    if kind == "skip" and data["step"] not in SKIPPABLE:
-        raise RefusedError(f"{domain}: “{data['step']}” cannot be skipped; only {', '.join(sorted(SKIPPABLE))} can")
-    if kind == "rollback" and data["to"] not in CHAIN:
-        raise RefusedError(f"{domain}: “{data['to']}” is no state to go back to; name one of the chain")
-    if kind == "mail-copied" and int(data["after"]) < int(data["before"]):
-        raise RefusedError(
-            f"{domain}: {data['address']} had {data['before']} messages, {data['after']} after the copy: copy again"
+def _checked(domain: str, kind: str, data: Mapping[str, Any], state: State, now: datetime) -> dict[str, Any]:
+    """Return a decision's fields as they are kept; RefusedError for one that makes no sense, or not yet."""
+    said = dict(data)
+    pasted = [f"{key}={value}" for key, value in said.items() if value in PLACEHOLDERS]
+    if pasted:
+        raise RefusedError(f"{domain}: remplacez {', '.join(pasted)} par ce que vous savez. Rien n'a été noté.")
+    if kind == "mail-mode" and said["mode"] not in MAIL_MODES:
+        raise RefusedError(f"{domain}: le courrier ne peut pas aller à « {said['mode']} » : {', '.join(MAIL_MODES)}.")
+    if kind == "skip" and said["step"] not in SKIPPABLE:
+        raise RefusedError(f"{domain}: « {said['step']} » ne se saute pas ; seuls {', '.join(sorted(SKIPPABLE))}.")
+    if kind == "rollback" and said["to"] not in CHAIN:
+        raise RefusedError(f"{domain}: « {said['to']} » n'est pas un état où revenir : {', '.join(CHAIN)}.")
+    if kind == "price":
+        said["euros"] = _number(domain, str(said["euros"]).replace(",", "."), "le prix en euros", "euros=9.59")
+    if kind == "mail-copied":
+        before, after = (
+            _number(domain, said[key], "un nombre de messages", f"{key}=120") for key in ("before", "after")
         )
+        if after < before:
+            raise RefusedError(
+                f"{domain}: {said['address']} avait {before:g} messages, {after:g} après la copie : copiez de nouveau."
+            )
+    if kind == "consent":
+        _check_day(domain, str(said["date"]), now)
+    if kind == "services-checked" and CHAIN.index(state) < CHAIN.index(State.NS_SWITCHED):
+        raise RefusedError(
+            f"{domain}: trop tôt, la bascule n'est pas faite : il n'y a rien à vérifier. Rien n'a été noté."
+        )
+    return said
+
+
+def _number(domain: str, text: object, what: str, example: str) -> float:
+    try:
+        number = float(str(text))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0:
+        raise RefusedError(f"{domain}: « {text} » n'est pas {what} : écrivez par exemple {example}. Rien n'a été noté.")
+    return number
+
+
+def _check_day(domain: str, text: str, now: datetime) -> None:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise RefusedError(
+            f"{domain}: « {text} » n'est pas une date : écrivez par exemple date={now.date()}. Rien n'a été noté."
+        ) from None
+    if day > now.date():
+        raise RefusedError(f"{domain}: le {text} n'est pas encore passé (nous sommes le {now.date()}).")

@@ -67,6 +67,7 @@ class Ovh:
         self._keys = (application_key, application_secret, consumer_key)
         self._clock, self._subsidiary, self._owner_contact = clock, subsidiary, owner_contact
         self._ahead: timedelta | None = None
+        self._ordered: dict[int, set[str]] = {}
         self._open = Caller("OVH", base_url, clock, requests_per_second=requests_per_second, transport=transport)
         self._caller = Caller(
             "OVH",
@@ -202,9 +203,15 @@ class Ovh:
         return None
 
     def _is_for(self, number: int, domain: str) -> bool:
-        path = f"/me/order/{number}/details"
-        lines = (self._caller.read(f"{path}/{line}").data for line in self._caller.read(path).data or [])
-        return any(str(line.get("domain", "")).lower() == domain for line in lines)
+        """Tell whether an order is about a domain; what an order is about never changes, so it is asked once."""
+        if number not in self._ordered:
+            path = f"/me/order/{number}/details"
+            lines = [self._caller.read(f"{path}/{line}").data for line in self._caller.read(path).data or []]
+            domains = {str(line.get("domain", "")).lower() for line in lines}
+            if not domains:
+                return False  # its lines are not there yet
+            self._ordered[number] = domains
+        return domain in self._ordered[number]
 
     def correct_auth_code(self, order: TransferOrder, auth_code: str) -> None:
         """Give the transfer's task another code and have it tried again."""

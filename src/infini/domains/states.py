@@ -146,6 +146,8 @@ DECISIONS: Mapping[str, tuple[str, ...]] = {
     "abandon": ("reason", "by"),
 }
 """What humans decide, and the fields each decision must have."""
+PLACEHOLDERS = frozenset({"QUI", "AAAA-MM-JJ", "ADRESSE", "N", "PRIX", "POURQUOI", "NOM/TYPE", "CHOIX"})
+"""What stands in examples for what only a human knows: never a decision."""
 SKIPPABLE = frozenset({State.TTL_LOWERED, State.RESECURED})
 WAIVABLE = frozenset({"probe-failed", "probe-missing", "zone-drifted", "lock-missing"})
 """Refusals of the machine itself that a named human may lift; all others are hard."""
@@ -731,7 +733,10 @@ def refuse_price(e: Evidence) -> Iterator[Refusal]:
         yield Refusal("no-quote", "L'essai de commande (à blanc) n'a pas été fait, ou a plus de 24 heures.")
     elif e.confirmed_price is None or e.confirmed_price < (e.quote.price or 0):
         price = "inconnu" if e.quote.price is None else f"{e.quote.price:.2f} €"
-        yield Refusal("price-unconfirmed", f"Le prix ({price}) n'est pas confirmé : un humain doit l'accepter.")
+        yield Refusal(
+            "price-unconfirmed",
+            f"Le prix ({price}) n'est pas confirmé : un humain doit l'accepter. Commander ne se défait pas.",
+        )
 
 
 def refuse_twice(e: Evidence) -> Iterator[Refusal]:
@@ -911,7 +916,7 @@ def _discovered(e: Evidence) -> Verdict:
 def _exported(e: Evidence) -> Verdict:
     here = State.EXPORTED
     if e.mail_mode is None:
-        says = "Où ira le courrier ? À choisir avec le membre : aucun, ailleurs, reste chez Gandi, ou Infini."
+        says = "Où ira le courrier ? Nulle part (none), ailleurs (external), chez nous (infini), ou il reste (gandi)."
         return _block(here, "mail-mode-missing", says, "volunteer")
     if e.problems:
         return _block(here, e.problems[0].code, e.problems[0].says, "volunteer")

@@ -532,10 +532,36 @@ def test_mail_that_stays_at_gandi_moves_the_zone_and_forbids_the_transfer(move, 
 def test_copied_boxes_must_count_up(move, world):
     world.set(mailboxes=["a@asso.example"])
     assert drive(move, world).code == "mail-not-copied"
-    with pytest.raises(RefusedError, match="copy again"):
+    with pytest.raises(RefusedError, match="copiez de nouveau"):
         move.decide("mail-copied", {"address": "A@asso.example", "before": 10, "after": 9})
     move.decide("mail-copied", {"address": "A@asso.example", "before": 10, "after": 10})
     assert drive(move, world).done
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "says"),
+    [
+        ("price", {"euros": "PRIX"}, "remplacez euros=PRIX"),
+        ("price", {"euros": "neuf"}, "n'est pas le prix"),
+        ("price", {"euros": "nan"}, "n'est pas le prix"),
+        ("consent", {"by": "QUI", "date": "2026-03-01", "payer": "QUI"}, "remplacez by=QUI, payer=QUI"),
+        ("consent", {"by": "Camille", "date": "hier", "payer": "asso"}, "n'est pas une date"),
+        ("consent", {"by": "Camille", "date": "2999-01-01", "payer": "asso"}, "pas encore"),
+        ("services-checked", {}, "trop tôt"),
+        ("mail-copied", {"address": "a@asso.example", "before": "dix", "after": "10"}, "nombre de messages"),
+    ],
+)
+def test_a_decision_that_makes_no_sense_is_refused_and_not_kept(move, kind, data, says):
+    move.advance(apply=True)
+    before = list(move.store.read(DOMAIN))
+    with pytest.raises(RefusedError, match=says):
+        move.decide(kind, data)
+    assert list(move.store.read(DOMAIN)) == before
+
+
+def test_a_price_may_have_a_comma(move):
+    move.decide("price", {"euros": "9,59"})
+    assert move.memory().price == 9.59
 
 
 @pytest.mark.parametrize("to", [State.CONSENTED, State.PARITY_OK, State.DS_REMOVED, State.SERVICES_OK])

@@ -42,7 +42,7 @@ DomainArgument = Annotated[str, typer.Argument(help="The domain.")]
 
 HINTS = {
     "consent-missing": "decide {domain} consent by=QUI date=AAAA-MM-JJ payer=QUI",
-    "mail-mode-missing": "decide {domain} mail-mode mode=external",
+    "mail-mode-missing": "decide {domain} mail-mode mode=CHOIX",
     "mail-not-copied": "decide {domain} mail-copied address=ADRESSE before=N after=N",
     "price-unconfirmed": "decide {domain} price euros=PRIX",
     "services-unchecked": "decide {domain} services-checked",
@@ -188,7 +188,7 @@ def _tell(row: Row, step: Step, options: str, rehearsed: bool) -> None:
         _say(f"    pas avant le {moment(row.waiting_until)}")
     if step.verdict.irreversible and not step.acted:
         _say("    ATTENTION : cette étape ne se défait pas.")
-    if step.verdict.next and step.verdict.action:
+    if step.verdict.next and step.verdict.action and not step.acted:
         _say(f"    étape suivante : {STATES[step.verdict.next]}")
     for words in _next_words(row, options):
         _say(f"    → {words}")
@@ -301,6 +301,8 @@ def rollback(  # noqa: PLR0913, RUF100  each is an option of the command
         raise RefusedError(f"There is no state “{to}”: name one of {', '.join(CHAIN)}")
     options = f" --rehearsal {rehearsal}" if rehearsal else f" -i {inventory}"
     with _stage(inventory, rehearsal) as stage, stage.at(_ascii(domain)) as move:
+        if CHAIN.index(move.memory().recorded) >= CHAIN.index(State.TRANSFERRED):
+            raise RefusedError(f"{domain} : trop tard, le transfert est fait et ne se défait pas.")
         step = move.rollback(State(to), reason or "à la demande d'un bénévole", apply)
         row = board.look(move, step) if apply else _seen(move, step)
     _tell(row, step, options, rehearsal is not None)

@@ -7,8 +7,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from infini.domains import domains_cli
-from infini.domains.domains_cli import HINTS, domains_app
+from infini.domains import cli
+from infini.domains.cli import HINTS, domains_app
 from infini.domains.states import DECISIONS
 from infini.errors import RefusedError
 
@@ -52,7 +52,7 @@ def test_advance_goes_as_far_as_it_may_and_says_what_to_type(run):
     steps = run("advance", "abandon.test", "--apply", "--json")["steps"]
     assert (steps[0]["state"], steps[0]["side"], steps[0]["code"]) == ("EXPORTED", "BLOCKED", "mail-mode-missing")
     said = run("advance", "abandon.test", "--apply")
-    assert "decide abandon.test mail-mode mode=external --rehearsal" in said
+    assert "decide abandon.test mail-mode mode=CHOIX --rehearsal" in said
     run("decide", "abandon.test", "mail-mode", "mode=none")
     assert run("advance", "--apply", "--json")["steps"][0]["code"] == "unreadable-record"
     run("decide", "abandon.test", "waiver", "subject=preuve/TXT", "reason=ne sert plus", "--by", "Camille")
@@ -80,8 +80,8 @@ def test_the_board_is_written(run, tmp_path):
         (["advance", "--until", "NOWHERE"], "name one of"),
         (["rollback", "abandon.test", "--to", "NOWHERE"], "name one of"),
         (["decide", "abandon.test", "consent", "oui"], "name=value"),
-        (["decide", "abandon.test", "consent"], "lacks date"),
-        (["decide", "abandon.test", "luck"], "no decision"),
+        (["decide", "abandon.test", "consent"], "il manque date"),
+        (["decide", "abandon.test", "luck"], "pas une décision"),
         (["plan", "autre.test"], "not in this rehearsal"),
         (["plan", "a b.test"], "domain name|rehearsal"),
     ],
@@ -119,5 +119,5 @@ def test_every_hint_is_a_decision_that_exists_with_all_it_needs():
 def test_the_code_comes_from_the_terminal_only(run):
     with pytest.raises(RefusedError, match="terminal"):
         run("code", "abandon.test")
-    names = {parameter.name for parameter in domains_cli.typer.main.get_command(domains_app).commands["code"].params}
+    names = {parameter.name for parameter in cli.typer.main.get_command(domains_app).commands["code"].params}
     assert names == {"domain", "inventory", "rehearsal"}
