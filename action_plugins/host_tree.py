@@ -52,6 +52,12 @@ CONFIRMATION = "Confirm the trees"
 AS_THEY_ARE = {"hostvars"}
 
 
+def handlers(notified: list[str]) -> list[str]:
+    """Return the handlers to call: a daemon that is restarted has read everything, so its reload is left out."""
+    restarted = {name.removeprefix("Restart ") for name in notified if name.startswith("Restart ")}
+    return [name for name in notified if name.removeprefix("Reload ") not in restarted]
+
+
 class ActionModule(ActionBase):
     """Renders here, compares and writes there."""
 
@@ -145,7 +151,7 @@ class ActionModule(ActionBase):
         if result["notify"]:
             result["changed"] = True
             confirmation = [CONFIRMATION] if self._can_confirm() else []
-            self._task.notify = [*(self._task.notify or []), *result["notify"], *confirmation]
+            self._task.notify = [*(self._task.notify or []), *handlers(result["notify"]), *confirmation]
 
     def _can_confirm(self) -> bool:
         play = self._task.get_play()

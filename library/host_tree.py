@@ -25,6 +25,7 @@ description:
     refused, unless the variable C(host_tree_allow_removal) lists the directory.
   - "Handlers named in C(notify) are called for the files that changed. When the play has the handler C(Confirm the
     trees) (M(host_tree) with O(confirm=true)), those that a broken run still owes are called by the next."
+  - C(Reload X) is left out when C(Restart X) is called as well.
 options:
   source:
     description: The directory that holds the tree; its sidecar stands beside it and is named like it, with C(.yml).

@@ -21,6 +21,9 @@ ROLE = {
 - name: Reload demo
   ansible.builtin.command: "{{ reload | default('true') }}"
   changed_when: false
+- name: Restart demo
+  ansible.builtin.command: "true"
+  changed_when: false
 """,
     f"tree{HERE}/demo.conf.j2": (
         "# {{ ansible_managed }}\nword = {{ word | b64encode }}{{ word is match('h') }}\n"
@@ -28,8 +31,9 @@ ROLE = {
     ),
     f"tree{HERE}/pools/[pool].conf.j2": "{{ pool }}\n",
     f"tree{HERE}/key.j2": "{{ key }}\n",
+    f"tree{HERE}/limits.j2": "{{ limits }}\n",
     "tree.yml": f"""
-files: {{"**/key": {{mode: "0600", secret: true}}}}
+files: {{"**/key": {{mode: "0600", secret: true}}, "**/limits": {{when: "{{{{ limits > 0 }}}}"}}}}
 each:
   "{HERE[1:]}/pools/[pool].conf.j2":
     items: "{{{{ pools }}}}"
@@ -37,7 +41,7 @@ each:
     path: "{HERE[1:]}/pools/{{{{ pool }}}}.conf"
 owned: ["{HERE[1:]}/pools"]
 validate: [{{files: ["**/demo.conf"], command: [sh, -c, "{{{{ judge }}}}"]}}]
-notify: {{"**/demo.conf": Reload demo}}
+notify: {{"**/demo.conf": Reload demo, "**/limits": Restart demo}}
 """,
 }
 PLAY = """
@@ -55,6 +59,7 @@ VARIABLES = {
     "word": "hello",
     "key": "S3CRET",
     "pools": ["{{ word }}1", "{{ word }}2"],
+    "limits": 0,
     "never": False,
     "broken": "{{ nowhere }}",
     "judge": "true",
@@ -166,3 +171,7 @@ def test_a_role_from_first_check_to_recovery(host):
 def test_an_undefined_variable_is_one_sentence(host):
     ran, _out = host.play(never=True)
     assert "demo.conf.j2: the variable broken cannot be had" in ran["Write the tree"]["msg"]
+
+    # A restart reads everything: the reload that would follow is left out.
+    ran, _out = host.play(word="hi", limits=1)
+    assert {"Restart demo", "Reload demo"} & set(ran) == {"Restart demo"}
