@@ -121,6 +121,7 @@ class FakeSystemctl:
         self.units = {name.replace("__", "."): dict(state) for name, state in units.items()}
         self.calls = []
         self.shown = []
+        self.without_reload = []
         self.read = 0  # when systemd last read its files, in microseconds; 0: it does not say
         self.broken = set()
 
@@ -141,6 +142,7 @@ class FakeSystemctl:
             self.shown += found
             return 0, "\n".join(show(name, **self.units.get(name, absent)) for name in found), ""
         self.calls.append((verb, *names))
+        self.without_reload += names if "--no-reload" in argv else []
         changes = {"start": {"active": "active"}, "stop": {"active": "inactive"}, "enable": {"file": "enabled"}}
         for name in names:
             if name in self.broken:
@@ -238,6 +240,21 @@ def test_a_surplus_unit_is_found_on_the_list(run, pools):
     pools.units["php8.2@old.socket"] = dict(ON)
     result = run(pools, **SET)
     assert (result["stopped"], result["started"]) == (["php8.2@old.socket"], [])
+
+
+def test_what_is_ours_alone_is_known_by_its_links_and_changes_without_a_daemon_reload(run, pools, folder):
+    pools.units["a.service"] = dict(OFF)
+    (folder / "sockets.target.wants" / POOLS[0]).unlink()
+    more = {**SET, "units": [*SET["units"], {"name": "a"}]}
+    result = run(pools, **more)  # systemd still believes that the link is there
+    assert result["enabled"] == [POOLS[0], "a.service"]
+    assert pools.without_reload == [POOLS[0]]
+
+
+def test_only_a_unit_that_failed_is_told_to_forget_it(run):
+    systemctl = FakeSystemctl(a__service={**OFF, "active": "failed"}, b__service=OFF)
+    run(systemctl, units=[{"name": "a"}, {"name": "b"}])
+    assert ("reset-failed", "a.service") in systemctl.calls
 
 
 def test_check_mode_calls_nothing_and_a_missing_unit_would_start(run):
