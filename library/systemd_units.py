@@ -64,6 +64,7 @@ skipped_units:
 """
 
 import dataclasses
+import re
 import time
 from pathlib import Path
 
@@ -134,11 +135,10 @@ class Systemd:
         return thinking.parse_list(out)
 
     def files_changed(self):
-        """Tell whether a unit file may be newer than what systemd has read; old versions of it do not tell when."""
-        read = self.call("show", "--property=UnitsLoadTimestampMonotonic", "--value")[1].strip()
-        if not read.isdigit() or read == "0":
-            return True
-        moment = time.time() - time.monotonic() + int(read) / 1e6
+        """Tell whether a unit file may be newer than what systemd has read, at its start or when last told to."""
+        said = self.call("show", "--property=UnitsLoadStartTimestampMonotonic,UnitsLoadTimestampMonotonic")[1]
+        read = max((int(value) for value in re.findall(r"=(\d+)$", said, re.MULTILINE)), default=0)
+        moment = time.time() - time.monotonic() + read / 1e6
         files = (path for root in UNIT_FILES for path in (root, *root.rglob("*")))
         # Links say what starts at boot; here they are read themselves.
         return any(newer_than(moment, path) for path in files if not LINK_FOLDERS & {path.suffix, path.parent.suffix})

@@ -7,6 +7,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import time
 
 import pytest
 import systemd_units
@@ -122,7 +123,7 @@ class FakeSystemctl:
         self.calls = []
         self.shown = []
         self.without_reload = []
-        self.read = 0  # when systemd last read its files, in microseconds; 0: it does not say
+        self.read = 0  # when systemd was last told to read its files, in microseconds
         self.broken = set()
 
     def __call__(self, _module, argv, **_kwargs):
@@ -130,7 +131,7 @@ class FakeSystemctl:
             return 0, "the last words\n", ""
         verb, names = argv[3], argv[argv.index("--") + 1 :] if "--" in argv else []
         if verb == "show" and not names:
-            return 0, f"{self.read}\n", ""
+            return 0, f"UnitsLoadStartTimestampMonotonic=1\nUnitsLoadTimestampMonotonic={self.read}\n", ""
         if verb == "list-units":
             found = [(name, unit) for glob in names for name, unit in self.units.items() if fnmatch.fnmatch(name, glob)]
             return 0, "".join(f"{name} loaded {unit['active']} running Text\n" for name, unit in found), ""
@@ -202,9 +203,7 @@ def pools(folder):
     for name in POOLS:
         (folder / "sockets.target.wants" / name).symlink_to("/nowhere")
     age(folder)
-    systemctl = FakeSystemctl(**dict.fromkeys(POOLS, ON))
-    systemctl.read = 1
-    return systemctl
+    return FakeSystemctl(**dict.fromkeys(POOLS, ON))
 
 
 def test_units_that_stand_as_wanted_are_counted_off_the_list(run, pools):
@@ -212,10 +211,17 @@ def test_units_that_stand_as_wanted_are_counted_off_the_list(run, pools):
     assert pools.shown == []
 
 
-def test_a_systemd_that_does_not_say_when_it_read_is_asked_for_each_unit_once(run, pools):
-    pools.read = 0
+def test_where_files_are_newer_each_unit_is_asked_for_once(run, pools, folder):
+    (folder / "other.service").touch()
     assert not run(pools, **SET)["changed"]
     assert sorted(pools.shown) == POOLS
+
+
+def test_what_systemd_was_told_to_read_since_its_start_counts(run, pools, folder):
+    (folder / "other.service").touch()
+    pools.read = int((time.monotonic() + 60) * 1e6)
+    run(pools, **SET)
+    assert pools.shown == []
 
 
 def test_a_file_newer_than_what_systemd_has_read_makes_it_asked(run, pools, folder):
