@@ -19,7 +19,7 @@ from infini import ROOT, cards, plays, preflight, tree_render
 from infini.cli import app
 from infini.tree_render import Renderer, environment
 
-PAGES = [ROOT / "README.md", ROOT / "README.fr.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.fr.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`(\./infini [^`\n]+)`")
 NAMED = re.compile(r"\A(?:# |\{# )((?:roles|inventory|playbooks)/\S+)(?: #\})?\n")
