@@ -10,6 +10,7 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 from .tree_disk import trusted_link
@@ -61,10 +62,22 @@ class Owners:
             self._groups[entry.group] = self._look_up("group", entry.group, entry.path)
         return self._users[entry.owner], self._groups[entry.group]
 
+    # Each look-up by name reads the whole file from its beginning: for ten thousand members that is seconds.
+    @cached_property
+    def _everybody(self) -> dict[str, int]:
+        return {person.pw_name: person.pw_uid for person in reversed(pwd.getpwall())}
+
+    @cached_property
+    def _every_group(self) -> dict[str, int]:
+        return {group.gr_name: group.gr_gid for group in reversed(grp.getgrall())}
+
     def _look_up(self, what: str, name: str, path: str) -> int:
         if name.isdigit():
             return int(name)
-        try:
+        known = self._everybody if what == "user" else self._every_group
+        if name in known:
+            return known[name]
+        try:  # some directories answer by name only
             return pwd.getpwnam(name).pw_uid if what == "user" else grp.getgrnam(name).gr_gid
         except KeyError:
             if self.lenient:

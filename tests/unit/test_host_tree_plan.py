@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What host_tree decides, by examples."""
 
+import grp
 import hashlib
 import os
+import pwd
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from host_tree_world import World
 
 from hosting import tree, tree_read
 from hosting.tree_disk import Disk
-from hosting.tree_model import Memory, Notification, Request, TreeError, Validation, matches, shown
+from hosting.tree_model import Entry, Memory, Notification, Request, TreeError, Validation, matches, shown
+from hosting.tree_read import Owners
 
 
 @pytest.fixture
@@ -300,3 +304,16 @@ def test_damaged_memory_is_one_sentence(world):
     Path(world.trees, "role/memory.json").write_text("{")
     with pytest.raises(TreeError, match="is damaged"):
         world.look({"a": "a"})
+
+
+def test_owners_are_read_all_at_once_and_asked_by_name_where_nobody_lists_them(monkeypatch):
+    person, group = namedtuple("P", "pw_name pw_uid"), namedtuple("G", "gr_name gr_gid")
+    monkeypatch.setattr(pwd, "getpwall", lambda: [person("velo", 1001), person("velo", 9)])
+    monkeypatch.setattr(grp, "getgrall", lambda: [group("velo", 1002)])
+    asked = []
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: asked.append(name) or person(name, 7))
+    owners = Owners(lenient=False)
+    entry = Entry("/a", "file", "", 0o644, "velo", "velo")
+    assert owners.ids(entry) == (1001, 1002)
+    assert owners.ids(replace(entry, owner="distant")) == (7, 1002)
+    assert asked == ["distant"]
