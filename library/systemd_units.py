@@ -33,7 +33,9 @@ options:
     elements: str
     default: []
   daemon_reload:
-    description: Whether systemd reads its files again first; V(auto) asks systemd whether it needs to.
+    description:
+      - Whether systemd reads its files again first; V(auto) asks systemd whether it needs to.
+      - With O(prune), which is for large sets, V(auto) does so whenever a unit file is newer than what it has read.
     type: str
     choices: [auto, always, never]
     default: auto
@@ -107,25 +109,28 @@ class Systemd:
     def look(self, wanted, patterns, watch=()):
         """Return what is known of the wanted units by the name they were asked by, and of those under the globs.
 
-        systemd takes milliseconds to tell all of a unit. So those that stand as wanted are only counted off its list,
-        as long as no unit file is newer than what it has read; the others are asked for.
+        systemd takes milliseconds to tell all of a unit. So as long as no unit file is newer than what it has read,
+        units under the globs that run as wanted are only counted off its list, and of those that it has not loaded one
+        of each template is asked for.
         """
-        names = [unit.name for unit in wanted]
-        enabled = self.enabled_under(patterns)
-        if patterns and not self.files_changed():
-            listed = {state.name: state for state in self.listed(patterns)}
-            seen = {
-                unit.name: dataclasses.replace(listed[unit.name], file_state="enabled")
-                for unit in wanted
-                if unit.enabled and unit.started and unit.name in enabled and listed.get(unit.name, OFF).stands
-            }
-            names += sorted(set(listed) - set(names))  # surplus, and what runs that should not
+        names, enabled = [unit.name for unit in wanted], self.enabled_under(patterns)
+        if not patterns or self.files_changed():
+            seen, models = {state.name: state for state in self.show([*patterns, *watch])}, {}
         else:
-            seen = {state.name: state for state in self.show([*patterns, *watch])}
-        names = [name for name in names if name not in seen]
-        named = {name: dataclasses.replace(state, name=name) for name, state in zip(names, self.show(names))}
-        linked = {name: state.linked(name in enabled) for name, state in {**seen, **named}.items()}
-        return {**seen, **named, **{name: linked[name] for name in thinking.matching(linked, patterns)}}
+            listed = {state.name: state for state in self.listed(patterns)}
+            wanted_on = {unit.name for unit in wanted if unit.enabled and unit.started} & enabled
+            seen = {
+                name: dataclasses.replace(state, file_state="enabled")
+                for name, state in listed.items()
+                if name in wanted_on and state.stands
+            }
+            models = thinking.models(thinking.matching(names, patterns) - set(listed))
+            names += sorted(set(listed) - set(names))  # surplus
+        ask = [name for name in names if name not in seen and models.get(name, name) == name]
+        seen.update((name, dataclasses.replace(state, name=name)) for name, state in zip(ask, self.show(ask)))
+        seen.update((name, dataclasses.replace(seen[model], name=name)) for name, model in models.items())
+        seen.update((name, seen[name].linked(name in enabled)) for name in thinking.matching(seen, patterns))
+        return seen
 
     def listed(self, patterns):
         """Return the units under the globs that systemd has loaded, with no more than its list says of them."""
@@ -204,28 +209,32 @@ def main():
         thinking.Wanted(thinking.full_name(unit["name"]), unit["enabled"], unit["state"] == "started")
         for unit in params["units"]
     ]
-    seen = systemd.look(wanted, params["prune"], params["watch"])
-    reload = params["daemon_reload"] == "always" or (
-        params["daemon_reload"] == "auto" and any(s.needs_reload or s.load == "not-found" for s in seen.values())
-    )
+    ours, mode = params["prune"], params["daemon_reload"]
+    # Reading the files of a thousand units again is quicker than asking whether each of them needs it.
+    reload = mode == "always" or (mode == "auto" and bool(ours) and systemd.files_changed())
     if reload and not module.check_mode:
         systemd.call("daemon-reload")
-        seen = systemd.look(wanted, params["prune"], params["watch"])
+    seen = systemd.look(wanted, ours, params["watch"])
+    if mode == "auto" and not reload and any(s.needs_reload or s.load == "not-found" for s in seen.values()):
+        reload = True
+        if not module.check_mode:
+            systemd.call("daemon-reload")
+            seen = systemd.look(wanted, ours, params["watch"])
     try:
         if not module.check_mode:
             thinking.refuse_impossible(wanted, seen)
     except thinking.UnitsError as error:
         module.fail_json(msg=str(error))
 
-    enabled = systemd.enabled_under(params["prune"])
-    surplus = (thinking.matching(seen, params["prune"]) | enabled) - {unit.name for unit in wanted}
+    enabled = systemd.enabled_under(ours)
+    surplus = (thinking.matching(seen, ours) | enabled) - {unit.name for unit in wanted}
     seen.update({state.name: state for state in systemd.show(sorted(surplus - set(seen)))})
     behind = thinking.behind_sockets(seen[name] for name in surplus) - set(seen)
     seen.update({state.name: state for state in systemd.show(sorted(behind))})
     surplus |= behind
     plan = thinking.plan(wanted, seen, surplus)
     if not module.check_mode:
-        systemd.apply(plan, seen, params["prune"])
+        systemd.apply(plan, seen, ours)
         seen.update(systemd.not_standing(plan.start))
     skipped = [name for name in plan.start if seen.get(name, thinking.Seen(name)).keeps_itself_off]
     plan = plan.without_start(skipped)

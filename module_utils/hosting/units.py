@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -144,6 +145,12 @@ def parse_list(text: str) -> list[Seen]:
 def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
     """Return the names that one of the globs covers."""
     return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def models(names: Iterable[str]) -> dict[str, str]:
+    """Return for each name the first one of the same template: what is not loaded yet is alike among them."""
+    first: dict[str, str] = {}
+    return {name: first.setdefault(re.sub("@.*(?=[.])", "@", name), name) for name in sorted(names)}
 
 
 def behind_sockets(seen: Iterable[Seen]) -> set[str]:

@@ -123,6 +123,7 @@ class FakeSystemctl:
         self.calls = []
         self.shown = []
         self.without_reload = []
+        self.loaded = None  # all of them, or a set
         self.read = 0  # when systemd was last told to read its files, in microseconds
         self.broken = set()
 
@@ -133,8 +134,17 @@ class FakeSystemctl:
         if verb == "show" and not names:
             return 0, f"UnitsLoadStartTimestampMonotonic=1\nUnitsLoadTimestampMonotonic={self.read}\n", ""
         if verb == "list-units":
-            found = [(name, unit) for glob in names for name, unit in self.units.items() if fnmatch.fnmatch(name, glob)]
-            return 0, "".join(f"{name} loaded {unit['active']} running Text\n" for name, unit in found), ""
+            found = [
+                (name, unit)
+                for glob in names
+                for name, unit in self.units.items()
+                if fnmatch.fnmatch(name, glob) and (self.loaded is None or name in self.loaded)
+            ]
+            return (
+                0,
+                "".join(f"{name} loaded {unit.get('active', 'active')} running Text\n" for name, unit in found),
+                "",
+            )
         if verb == "show":
             absent = {"load": "not-found", "active": "inactive", "file": "", "condition": "no", "tried": 0}
             found = [
@@ -143,6 +153,10 @@ class FakeSystemctl:
             self.shown += found
             return 0, "\n".join(show(name, **self.units.get(name, absent)) for name in found), ""
         self.calls.append((verb, *names))
+        if verb == "start" and self.loaded is not None:
+            self.loaded |= set(names)
+        if verb == "daemon-reload":
+            self.read = int((time.monotonic() + 60) * 1e6)
         self.without_reload += names if "--no-reload" in argv else []
         changes = {"start": {"active": "active"}, "stop": {"active": "inactive"}, "enable": {"file": "enabled"}}
         for name in names:
@@ -211,10 +225,28 @@ def test_units_that_stand_as_wanted_are_counted_off_the_list(run, pools):
     assert pools.shown == []
 
 
-def test_where_files_are_newer_each_unit_is_asked_for_once(run, pools, folder):
+def test_where_files_are_newer_systemd_reads_them_once_and_is_not_asked_for_each_unit(run, pools, folder):
     (folder / "other.service").touch()
-    assert not run(pools, **SET)["changed"]
-    assert sorted(pools.shown) == POOLS
+    first = run(pools, **SET)
+    assert (first["changed"], first["reloaded"]) == (False, True)
+    assert not run(pools, **SET)["reloaded"]
+    assert (pools.calls, pools.shown) == ([("daemon-reload",)], [])
+
+
+def test_where_files_are_newer_check_mode_asks_for_each_unit_once(run, pools, folder):
+    (folder / "other.service").touch()
+    assert not run(pools, check=True, **SET)["changed"]
+    assert (pools.calls, sorted(pools.shown)) == ([], POOLS)
+
+
+def test_of_units_that_are_not_loaded_one_of_each_template_is_asked_for(run, folder):
+    names = ["php7.4@a.socket", *POOLS]
+    age(folder)
+    systemctl = FakeSystemctl(**dict.fromkeys(names, OFF))
+    systemctl.loaded = set()
+    result = run(systemctl, units=[{"name": name} for name in names], prune=SET["prune"])
+    assert systemctl.shown == ["php7.4@a.socket", "php8.2@a.socket"]
+    assert (result["enabled"], result["started"]) == (names, names)
 
 
 def test_what_systemd_was_told_to_read_since_its_start_counts(run, pools, folder):
@@ -226,8 +258,8 @@ def test_what_systemd_was_told_to_read_since_its_start_counts(run, pools, folder
 
 def test_a_file_newer_than_what_systemd_has_read_makes_it_asked(run, pools, folder):
     (folder / "php8.2@.socket").touch()
-    pools.units[POOLS[0]]["needs_reload"] = "yes"
-    assert run(pools, **SET)["reloaded"]
+    assert run(pools, check=True, **SET)["reloaded"]
+    assert pools.shown
 
 
 @pytest.mark.parametrize("change", [{"active": "failed"}, {"file": "disabled"}])
@@ -302,7 +334,8 @@ def test_a_unit_kept_off_by_its_own_conditions_is_no_change(run, check):
     assert result["skipped_units"] == ["clock.service"]
 
 
-def test_the_service_behind_a_pruned_socket_stops_with_it(run):
+def test_the_service_behind_a_pruned_socket_stops_with_it(run, folder):
+    age(folder)
     service = {"active": "active", "file": "static"}
     systemctl = FakeSystemctl(pool_old__socket={"triggers": "pool_old.service"}, pool_old__service=service)
     systemctl.units["pool_kept.socket"] = {"triggers": "pool_kept.service"}
