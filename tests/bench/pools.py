@@ -159,7 +159,7 @@ class Ground:
             raise RuntimeError(
                 f"{', '.join(path.name for path in playbooks)} failed:\n{told[-4000:]}{complaint[-1000:]}"
             )
-        answer, _end = json.JSONDecoder().raw_decode(told[told.index("{") :])  # warnings may follow
+        answer = json.loads(told[told.rfind("\n{\n") + 1 :])  # each playbook prints one; the last has all
         return Run(seconds, usage.ru_maxrss / 1024, list(_tasks(answer)))
 
 
