@@ -84,6 +84,7 @@ def virtual_hosts(sites: Iterable[Entry]) -> list[dict[str, Any]]:
             "aliases": list(site.get("aliases") or []),
             "account": site["account"],
             "socket": socket(site["account"], site["php"]) if site.get("php") else "",
+            **({"apache": site["apache"]} if site.get("apache") else {}),
         }
         for site in sites
     ]
