@@ -8,6 +8,7 @@ is pure. Reading takes about half a second; `apt-get` is most of it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -91,7 +92,7 @@ def read(
         upgrades = pool.submit(_upgrades, run, root)
         states = pool.submit(_units, [full_unit(unit) for unit in units], run)
         failed = pool.submit(_failed_units, run)
-        accounts = pool.submit(_accounts, slices, run)
+        accounts = pool.submit(_accounts, slices, run, root)
         clock = pool.submit(_clock, container, run)
         outputs = [pool.submit(run, list(map(str, command))) for command in commands]
         return {
@@ -147,17 +148,76 @@ def _units(units: Sequence[str], run: Run) -> dict[str, str]:
     return {unit: states.get(unit, "not-found") for unit in units}
 
 
-def _accounts(slices: str, run: Run) -> list[dict[str, Any]]:
-    """Read memory and tasks of the accounts' slices, those that have a limit."""
+def _accounts(slices: str, run: Run, root: Path) -> list[dict[str, Any]]:
+    """Read what the accounts' slices use of their limits, and how often in the last day they ran into one."""
     if not slices:
         return []
-    wanted = "--property=Id,MemoryCurrent,MemoryMax,TasksCurrent,TasksMax"
+    wanted = "--property=Id,ControlGroup,MemoryCurrent,MemoryMax,TasksCurrent,TasksMax"
     _, text = run(["systemctl", "show", wanted, "--", slices])
-    found: list[dict[str, Any]] = []
+    _, words = run([*MASTERS_SAID])
+    said = hits(words)
+    found: dict[str, dict[str, Any]] = {}
     for block in _blocks(text):
-        used = {kind: _share(block, kind) for kind in ("Memory", "Tasks")}
-        found.append({"slice": block.get("Id", ""), "memory": used["Memory"], "tasks": used["Tasks"]})
-    return sorted(found, key=lambda account: account["slice"])
+        name = block.get("Id", "")
+        counted = _counted(root / "sys/fs/cgroup", block.get("ControlGroup", ""))
+        found[name] = {
+            "slice": name,
+            "memory": _share(block, "Memory"),
+            "tasks": _share(block, "Tasks"),
+            # A master sees its children end, the kernel sees all: programs that PHP started, too. One event is one in both.
+            "hits": {kind: max(count, said.get(name, NO_HITS)[kind]) for kind, count in counted.items()},
+        }
+    for name in said.keys() - found.keys():  # its masters rest
+        found[name] = {"slice": name, "memory": None, "tasks": None, "hits": said[name]}
+    return [found[name] for name in sorted(found)]
+
+
+NO_HITS: Mapping[str, int] = {"killed": 0, "refused": 0, "full": 0}
+"""Processes that were killed for want of memory, processes that were refused, times that all children were busy."""
+MASTERS_SAID = (
+    *("journalctl", "--since", "-1day", "--unit", "php*@*.service", "--output", "json", "--output-fields"),
+    *("_SYSTEMD_UNIT,MESSAGE", "--no-pager", "--grep", r"max_children setting|signal 9|fork\(\) failed"),
+)
+_SAID = {
+    "killed": re.compile(r"exited on signal 9"),
+    "refused": re.compile(r"fork\(\) failed"),
+    "full": re.compile(r"reached (?:pm\.)?max_children setting"),
+}
+
+
+def hits(journal: str) -> dict[str, dict[str, int]]:
+    """Count by slice what masters of PHP said in the journal (`--output json`) about limits."""
+    found: dict[str, dict[str, int]] = {}
+    for line in journal.splitlines():
+        if not line.startswith("{"):
+            continue  # "-- No entries --"
+        entry = json.loads(line)
+        account = str(entry.get("_SYSTEMD_UNIT", "")).partition("@")[2].removesuffix(".service")
+        for kind, words in _SAID.items():
+            if account and words.search(str(entry.get("MESSAGE", ""))):
+                found.setdefault(f"members-{account}.slice", dict(NO_HITS))[kind] += 1
+    return found
+
+
+def _counted(mount: Path, group: str) -> dict[str, int]:
+    """Read the kernel's counters of a control group, of version 2 or 1; they begin when its first master starts."""
+    path = group.lstrip("/")
+    events = [
+        _counters(base / path / name)
+        for base, name in (
+            (mount, "memory.events"),
+            (mount / "memory", "memory.oom_control"),
+            (mount, "pids.events"),
+            (mount / "pids", "pids.events"),
+        )
+    ]
+    killed = max(counters.get("oom_kill", 0) for counters in events[:2])
+    refused = max(counters.get("max", 0) for counters in events[2:])
+    return {**NO_HITS, "killed": killed, "refused": refused}
+
+
+def _counters(path: Path) -> dict[str, int]:
+    return {word: int(count) for word, _, count in _pairs(_text(path), " ") if count.strip().isdigit()}
 
 
 def _share(block: Mapping[str, str], kind: str) -> int | None:
@@ -344,10 +404,13 @@ def _judge_upgrades(upgrades: Mapping[str, Any], limits: Limits) -> list[Finding
 def _judge_accounts(accounts: Sequence[Mapping[str, Any]], limits: Limits) -> list[Finding]:
     found = []
     for account in accounts:
+        name = str(account["slice"]).rpartition("-")[2].removesuffix(".slice")
+        for kind, count in account["hits"].items():
+            if count:
+                found.append(Finding(f"{name}:{kind}", f"limit.{kind}", {"account": name, "count": count}))
         shares = [share for share in (account["memory"], account["tasks"]) if share is not None]
         if not shares:
             continue
-        name = str(account["slice"]).rpartition("-")[2].removesuffix(".slice")
         code = "account.near" if max(shares) >= limits.near_percent else "account.ok"
         found.append(Finding(name, code, {"account": name, "percent": max(shares), "slice": account["slice"]}))
     return found
