@@ -92,7 +92,7 @@ def read(
         upgrades = pool.submit(_upgrades, run, root)
         states = pool.submit(_units, [full_unit(unit) for unit in units], run)
         failed = pool.submit(_failed_units, run)
-        accounts = pool.submit(_accounts, slices, run, root)
+        accounts = pool.submit(_accounts, slices, run)
         clock = pool.submit(_clock, container, run)
         outputs = [pool.submit(run, list(map(str, command))) for command in commands]
         return {
@@ -148,28 +148,24 @@ def _units(units: Sequence[str], run: Run) -> dict[str, str]:
     return {unit: states.get(unit, "not-found") for unit in units}
 
 
-def _accounts(slices: str, run: Run, root: Path) -> list[dict[str, Any]]:
+def _accounts(slices: str, run: Run) -> list[dict[str, Any]]:
     """Read what the accounts' slices use of their limits, and how often in the last day they ran into one."""
     if not slices:
         return []
-    wanted = "--property=Id,ControlGroup,MemoryCurrent,MemoryMax,TasksCurrent,TasksMax"
+    wanted = "--property=Id,MemoryCurrent,MemoryMax,TasksCurrent,TasksMax"
     _, text = run(["systemctl", "show", wanted, "--", slices])
-    _, words = run([*MASTERS_SAID])
+    _, words = run(MASTERS_SAID)
+    used = {block.get("Id", ""): block for block in _blocks(text)}
     said = hits(words)
-    found: dict[str, dict[str, Any]] = {}
-    for block in _blocks(text):
-        name = block.get("Id", "")
-        counted = _counted(root / "sys/fs/cgroup", block.get("ControlGroup", ""))
-        found[name] = {
+    return [
+        {
             "slice": name,
-            "memory": _share(block, "Memory"),
-            "tasks": _share(block, "Tasks"),
-            # A master sees its children end, the kernel sees all: programs that PHP started, too. One event is one in both.
-            "hits": {kind: max(count, said.get(name, NO_HITS)[kind]) for kind, count in counted.items()},
+            "memory": _share(used.get(name, {}), "Memory"),
+            "tasks": _share(used.get(name, {}), "Tasks"),
+            "hits": said.get(name, NO_HITS),
         }
-    for name in said.keys() - found.keys():  # its masters rest
-        found[name] = {"slice": name, "memory": None, "tasks": None, "hits": said[name]}
-    return [found[name] for name in sorted(found)]
+        for name in sorted({*used, *said})  # a slice that nobody has woken since the boot is not in the first
+    ]
 
 
 NO_HITS: Mapping[str, int] = {"killed": 0, "refused": 0, "full": 0}
@@ -197,27 +193,6 @@ def hits(journal: str) -> dict[str, dict[str, int]]:
             if account and words.search(str(entry.get("MESSAGE", ""))):
                 found.setdefault(f"members-{account}.slice", dict(NO_HITS))[kind] += 1
     return found
-
-
-def _counted(mount: Path, group: str) -> dict[str, int]:
-    """Read the kernel's counters of a control group, of version 2 or 1; they begin when its first master starts."""
-    path = group.lstrip("/")
-    events = [
-        _counters(base / path / name)
-        for base, name in (
-            (mount, "memory.events"),
-            (mount / "memory", "memory.oom_control"),
-            (mount, "pids.events"),
-            (mount / "pids", "pids.events"),
-        )
-    ]
-    killed = max(counters.get("oom_kill", 0) for counters in events[:2])
-    refused = max(counters.get("max", 0) for counters in events[2:])
-    return {**NO_HITS, "killed": killed, "refused": refused}
-
-
-def _counters(path: Path) -> dict[str, int]:
-    return {word: int(count) for word, _, count in _pairs(_text(path), " ") if count.strip().isdigit()}
 
 
 def _share(block: Mapping[str, str], kind: str) -> int | None:

@@ -164,9 +164,7 @@ def names(sites: Iterable[Entry]) -> list[dict[str, Any]]:
     return [{"name": site["name"], "aliases": list(site.get("aliases") or [])} for site in sites]
 
 
-def front_sites(
-    sites: Iterable[Entry], accounts: Iterable[Entry], profiles: Sequence[Entry]
-) -> list[dict[str, Any]]:
+def front_sites(sites: Iterable[Entry], accounts: Iterable[Entry], profiles: Sequence[Entry]) -> list[dict[str, Any]]:
     """Return what the front knows of a site: its names, and how many requests it may serve at the same time."""
     sites = list(sites)
     allowed = {account["name"]: limits(account, profiles)["connections"] for account in accounts}
@@ -215,7 +213,9 @@ def _accounts(accounts: Sequence[Entry], sites: Sequence[Entry], profiles: Seque
         if wanted not in known and wanted != DEFAULT_PROFILE:
             near = difflib.get_close_matches(str(wanted), known, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}."
-            yield f"The account {account['name']} has the profile {wanted}, which hosting_profiles does not know: {hint}"
+            yield (
+                f"The account {account['name']} has the profile {wanted}, which hosting_profiles does not know: {hint}"
+            )
         versions = {site["php"] for site in sites if site.get("account") == account["name"] and site.get("php")}
         if own or len(versions) > 1:  # else its profile was judged already
             yield from _limits(f"The account {account['name']}", own, limits(account, profiles), len(versions))
@@ -257,7 +257,8 @@ def _limits(who: str, said: Entry, whole: Entry, versions: int) -> Iterator[str]
         )
     if int(whole["files"]) < LEAST_FILES:
         yield (
-            f"{who} may have {whole['files']} files open, but PHP and one page need {LEAST_FILES}: give it that at least."
+            f"{who} may have {whole['files']} files open, but PHP and one page need {LEAST_FILES}: "
+            "give it that at least."
         )
     processes = (int(whole["children"]) + 1) * max(1, versions)
     if processes > int(whole["tasks"]):

@@ -91,7 +91,7 @@ def test_an_account_gets_out_where_it_says():
 
 @pytest.mark.parametrize("entry", [{"port": "1; accept"}, {"port": 1, "to": ["0.0.0.0/0 } accept"]}, {"port": "1-"}])
 def test_nothing_is_let_out_by_a_line_that_says_more(entry):
-    with pytest.raises(ValueError, match="is (not a port|neither an address)"):
+    with pytest.raises(ValueError, match=r"is (not a port|neither an address)"):
         outgoing([{"name": "velo", "outgoing": [entry]}])
 
 

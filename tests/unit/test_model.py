@@ -106,7 +106,11 @@ def test_two_sites_with_one_name_are_refused(second, who):
         ([{**VELO, "limits": {"cpu": 100}}], {}, 'has cpu: 100 as a limit: write an amount such as "100%".'),
         ([{**VELO, "limits": {"io": 10001}}], {}, "has io: 10001 as a limit: write an amount from 1 to 10000."),
         ([{**VELO, "limits": {"memory": "127M"}}], {}, "PHP with its code cache and one page needs 128M: give it that"),
-        ([{**VELO, "limits": {"files": 64}}], {}, "may have 64 files open, but PHP and one page need 128: give it that"),
+        (
+            [{**VELO, "limits": {"files": 64}}],
+            {},
+            "may have 64 files open, but PHP and one page need 128: give",
+        ),
         (
             [{**VELO, "limits": {"tasks": 20, "children": 20}}],
             {},

@@ -18,7 +18,8 @@ from hosting import firewall, model
 from infini.tree_render import Renderer, environment
 
 ROLES = Path(__file__).parents[2] / "roles"
-PROFILES = yaml.safe_load((ROLES.parent / "inventory/staging/group_vars/all/profiles.yml").read_text())["hosting_profiles"]
+SHIPPED = ROLES.parent / "inventory/staging/group_vars/all/profiles.yml"
+PROFILES = yaml.safe_load(SHIPPED.read_text())["hosting_profiles"]
 ACCOUNTS = [
     {
         "name": "velo",
@@ -167,7 +168,8 @@ def test_the_slow_log_stands_where_nobody_writes_as_root():
     assert "BindPaths=/srv/members/%i /srv/members/%i/logs/php:/mnt" in unit
     entry = picture("accounts")[1]["/srv/members/velo/logs/php"]
     assert (entry.owner, entry.group, oct(entry.mode)) == ("velo", "velo", "0o750")
-    assert lines(texts["/etc/logrotate.d/php-members"])[:2] == ["/srv/members/chorale/logs/php/*.log {", "su chorale chorale"]
+    rotation = lines(texts["/etc/logrotate.d/php-members"])
+    assert rotation[:2] == ["/srv/members/chorale/logs/php/*.log {", "su chorale chorale"]
 
 
 def test_only_a_tree_runs_under_a_root_of_its_own():
