@@ -44,11 +44,11 @@ class ActionModule(ActionBase):
             yield from errors or preflight.contract_errors(spec, values)
         yield from self._model(task_vars)
 
-    def _values(self, spec, variables):
+    def _values(self, names, variables):
         """Template what is declared of a contract; what refers to something undefined is a sentence."""
         self._templar.available_variables = variables
         values, errors = {}, []
-        for name in spec:
+        for name in names:
             if name in variables:
                 try:
                     values[name] = self._templar.template(variables[name])
@@ -58,6 +58,7 @@ class ActionModule(ActionBase):
 
     def _model(self, task_vars):
         """Check accounts and sites as a whole: what no contract of a single variable can see."""
-        values, _ = self._values({"hosting_accounts": {}, "hosting_sites": {}, "php_runtimes": {}}, task_vars)
-        versions = [runtime["version"] for runtime in values.get("php_runtimes", [])]
-        return model.problems(values.get("hosting_accounts", []), values.get("hosting_sites", []), versions)
+        names = ("hosting_accounts", "hosting_sites", "hosting_profiles", "php_runtimes")
+        values, _ = self._values(names, task_vars)
+        accounts, sites, profiles, runtimes = (values.get(name, []) for name in names)
+        return model.problems(accounts, sites, [runtime["version"] for runtime in runtimes], profiles)

@@ -64,6 +64,7 @@ GROUPS = (HOSTS, SITES, TLS, NETWORK, SSH, SERVICES, SYSTEM, UPDATES)
 
 APPLY = "./infini apply {playbook} -i {inventory}"
 TOP = "{ssh} systemd-cgtop --iterations 1 --batch --order memory"
+MASTERS = "{ssh} journalctl --since -1day --unit 'php*@{account}.service' --no-pager"
 WARNINGS = "{ssh} journalctl --boot --priority warning --lines 50 --no-pager"
 
 SENTENCES: Mapping[str, Sentence] = {
@@ -178,6 +179,29 @@ SENTENCES: Mapping[str, Sentence] = {
         SYSTEM,
         _("The account {account} is at {percent} % of its limits on {host}: its sites will slow down or fail."),
         "{ssh} systemd-cgtop --iterations 1 --batch {slice}",
+    ),
+    "limit.killed": Sentence(
+        SYSTEM,
+        _("On {host}, {count} process of the account {account} was killed: it wanted more memory than allowed."),
+        MASTERS,
+        plural=_(
+            "On {host}, {count} processes of the account {account} were killed: they wanted more memory than allowed."
+        ),
+        count="count",
+    ),
+    "limit.refused": Sentence(
+        SYSTEM,
+        _("On {host}, {count} process was refused to the account {account}: it had as many as it may have."),
+        MASTERS,
+        plural=_("On {host}, {count} processes were refused to the account {account}: it had as many as it may have."),
+        count="count",
+    ),
+    "limit.full": Sentence(
+        SYSTEM,
+        _("On {host}, visitors of the account {account} had to wait {count} time: all its PHP was busy."),
+        "{ssh} tail --lines 40 /srv/members/{account}/logs/php/*.slow.log",
+        plural=_("On {host}, visitors of the account {account} had to wait {count} times: all its PHP was busy."),
+        count="count",
     ),
     "clock.ok": Sentence(SYSTEM, _("The clock of {host} agrees with ours.")),
     "clock.off": Sentence(

@@ -8,6 +8,7 @@ is pure. Reading takes about half a second; `apt-get` is most of it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -148,16 +149,50 @@ def _units(units: Sequence[str], run: Run) -> dict[str, str]:
 
 
 def _accounts(slices: str, run: Run) -> list[dict[str, Any]]:
-    """Read memory and tasks of the accounts' slices, those that have a limit."""
+    """Read what the accounts' slices use of their limits, and how often in the last day they ran into one."""
     if not slices:
         return []
     wanted = "--property=Id,MemoryCurrent,MemoryMax,TasksCurrent,TasksMax"
     _, text = run(["systemctl", "show", wanted, "--", slices])
-    found: list[dict[str, Any]] = []
-    for block in _blocks(text):
-        used = {kind: _share(block, kind) for kind in ("Memory", "Tasks")}
-        found.append({"slice": block.get("Id", ""), "memory": used["Memory"], "tasks": used["Tasks"]})
-    return sorted(found, key=lambda account: account["slice"])
+    _, words = run(MASTERS_SAID)
+    used = {block.get("Id", ""): block for block in _blocks(text)}
+    said = hits(words)
+    return [
+        {
+            "slice": name,
+            "memory": _share(used.get(name, {}), "Memory"),
+            "tasks": _share(used.get(name, {}), "Tasks"),
+            "hits": said.get(name, NO_HITS),
+        }
+        for name in sorted({*used, *said})  # a slice that nobody has woken since the boot is not in the first
+    ]
+
+
+NO_HITS: Mapping[str, int] = {"killed": 0, "refused": 0, "full": 0}
+"""Processes that were killed for want of memory, processes that were refused, times that all children were busy."""
+MASTERS_SAID = (
+    *("journalctl", "--since", "-1day", "--unit", "php*@*.service", "--output", "json", "--output-fields"),
+    *("_SYSTEMD_UNIT,MESSAGE", "--no-pager", "--grep", r"max_children setting|signal 9|fork\(\) failed"),
+)
+_SAID = {
+    "killed": re.compile(r"exited on signal 9"),
+    "refused": re.compile(r"fork\(\) failed"),
+    "full": re.compile(r"reached (?:pm\.)?max_children setting"),
+}
+
+
+def hits(journal: str) -> dict[str, dict[str, int]]:
+    """Count by slice what masters of PHP said in the journal (`--output json`) about limits."""
+    found: dict[str, dict[str, int]] = {}
+    for line in journal.splitlines():
+        if not line.startswith("{"):
+            continue  # "-- No entries --"
+        entry = json.loads(line)
+        account = str(entry.get("_SYSTEMD_UNIT", "")).partition("@")[2].removesuffix(".service")
+        for kind, words in _SAID.items():
+            if account and words.search(str(entry.get("MESSAGE", ""))):
+                found.setdefault(f"members-{account}.slice", dict(NO_HITS))[kind] += 1
+    return found
 
 
 def _share(block: Mapping[str, str], kind: str) -> int | None:
@@ -344,10 +379,13 @@ def _judge_upgrades(upgrades: Mapping[str, Any], limits: Limits) -> list[Finding
 def _judge_accounts(accounts: Sequence[Mapping[str, Any]], limits: Limits) -> list[Finding]:
     found = []
     for account in accounts:
+        name = str(account["slice"]).rpartition("-")[2].removesuffix(".slice")
+        for kind, count in account["hits"].items():
+            if count:
+                found.append(Finding(f"{name}:{kind}", f"limit.{kind}", {"account": name, "count": count}))
         shares = [share for share in (account["memory"], account["tasks"]) if share is not None]
         if not shares:
             continue
-        name = str(account["slice"]).rpartition("-")[2].removesuffix(".slice")
         code = "account.near" if max(shares) >= limits.near_percent else "account.ok"
         found.append(Finding(name, code, {"account": name, "percent": max(shares), "slice": account["slice"]}))
     return found

@@ -32,6 +32,31 @@ Conf openssl (3.0.17-1~deb12u2 Debian-Security:12/stable-security [amd64])
 CHRONY = "A29FC801,time.test,3,1763.1,-0.000012,0.00001,0.00002,-12.1,0.0,0.01,0.01,0.001,64.2,"
 
 
+# What masters said on a bench while PHP was abused, as `journalctl --output json` gives it.
+JOURNAL = "\n".join(
+    json.dumps({"_SYSTEMD_UNIT": unit, "MESSAGE": f"[22-Nov-2026 09:56:44] {message}", "__CURSOR": "s=1"})
+    for unit, message in [
+        (
+            "php7.4@velo.service",
+            "WARNING: [pool velo] child 70 exited on signal 9 (SIGKILL) after 1.4 seconds from start",
+        ),
+        (
+            "php8.2@velo.service",
+            "WARNING: [pool velo] child 71 exited on signal 9 (SIGKILL) after 3.4 seconds from start",
+        ),
+        (
+            "php8.2@velo.service",
+            "WARNING: [pool velo] child 72 exited on signal 15 (SIGTERM) after 3 seconds from start",
+        ),
+        ("php8.2@velo.service", "ERROR: fork() failed: Resource temporarily unavailable (11)"),
+        (
+            "php8.4@jardin.service",
+            "WARNING: [pool jardin] server reached max_children setting (5), consider raising it",
+        ),
+    ]
+)
+
+
 def fake_run(answers):
     def run(command):
         words = " ".join(command)
@@ -46,6 +71,7 @@ def fake_run(answers):
 ANSWERS = {
     "systemctl list-units": (0, SYSTEMCTL["list-units"]),
     "MemoryCurrent": (0, SYSTEMCTL["show-slices"]),
+    "journalctl": (0, JOURNAL),
     "ActiveState": (0, SYSTEMCTL["show-units"]),
     "apt-get": (0, APT),
     "chronyc": (0, CHRONY + "Normal"),
@@ -107,8 +133,14 @@ def test_reading(root):
     assert seen["memory"] == {"percent": 75, "pressure": 32}
     assert seen["upgrades"] == {"security": ["libssl3", "openssl"], "reason": "", "days": 5.0}
     assert seen["accounts"] == [
-        {"slice": "members-bourg.slice", "memory": None, "tasks": None},
-        {"slice": "members-velo.slice", "memory": 94, "tasks": 5},
+        {"slice": "members-bourg.slice", "memory": None, "tasks": None, "hits": health.NO_HITS},
+        {
+            "slice": "members-jardin.slice",
+            "memory": None,
+            "tasks": None,
+            "hits": {"killed": 0, "refused": 0, "full": 1},
+        },
+        {"slice": "members-velo.slice", "memory": 94, "tasks": 5, "hits": {"killed": 2, "refused": 1, "full": 0}},
     ]
     assert seen["files"] == 95
     assert seen["listening"] == [22, 80, 443]
@@ -170,7 +202,7 @@ WELL = {
     "memory": {"percent": 30, "pressure": 0},
     "upgrades": {"security": [], "reason": "", "days": 0.2},
     "reboot": False,
-    "accounts": [{"slice": "members-velo.slice", "memory": 40, "tasks": None}],
+    "accounts": [{"slice": "members-velo.slice", "memory": 40, "tasks": None, "hits": health.NO_HITS}],
     "files": 2,
 }
 
@@ -198,6 +230,9 @@ def test_a_host_that_is_well():
         (["upgrades", "days"], None, "lists.old"),
         (["reboot"], True, "reboot.needed"),
         (["accounts", 0, "tasks"], 90, "account.near"),
+        (["accounts", 0, "hits"], {"killed": 1, "refused": 0, "full": 0}, "limit.killed"),
+        (["accounts", 0, "hits"], {"killed": 0, "refused": 1, "full": 0}, "limit.refused"),
+        (["accounts", 0, "hits"], {"killed": 0, "refused": 0, "full": 1}, "limit.full"),
         (["files"], 90, "files.near"),
     ],
 )
@@ -208,6 +243,10 @@ def test_each_trouble_is_found_alone(path, value, code):
         place = place[step]
     place[path[-1]] = value
     assert [one.code for one in health.judge(seen) if not one.code.endswith(".ok")] == [code]
+
+
+def test_a_journal_without_entries_counts_nothing():
+    assert health.hits("-- No entries --\n") == {}
 
 
 def test_unknown_numbers_are_not_judged():

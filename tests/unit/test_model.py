@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hosting import model
 
+SHIPPED = Path(__file__).parents[2] / "inventory/staging/group_vars/all/profiles.yml"
+PROFILES = yaml.safe_load(SHIPPED.read_text())["hosting_profiles"]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE5vdEFLZXlBdEFsbEp1c3RGb3JUZXN0cw velo@example.test"
 VELO = {"name": "velo"}
 SITE = {"name": "velo.test", "account": "velo", "php": "8.2"}
@@ -28,8 +33,8 @@ SITES = st.lists(
 )
 
 
-def said(accounts=(VELO,), sites=(SITE,), versions=VERSIONS):
-    return model.problems(accounts, sites, versions)
+def said(accounts=(VELO,), sites=(SITE,), versions=VERSIONS, profiles=PROFILES):
+    return model.problems(accounts, sites, versions, profiles)
 
 
 def test_a_platform_without_problems_is_passed_over_in_silence():
@@ -99,6 +104,33 @@ def test_two_sites_with_one_name_are_refused(second, who):
         ([{**VELO, "password_hash": "bicyclette"}], {}, "password_hash of the account velo is not a hash"),
         ([{**VELO, "limits": {"memory": "lots"}}], {}, "has memory: lots as a limit: write an amount such as 512M."),
         ([{**VELO, "limits": {"cpu": 100}}], {}, 'has cpu: 100 as a limit: write an amount such as "100%".'),
+        ([{**VELO, "limits": {"io": 10001}}], {}, "has io: 10001 as a limit: write an amount from 1 to 10000."),
+        ([{**VELO, "limits": {"memory": "127M"}}], {}, "PHP with its code cache and one page needs 128M: give it that"),
+        (
+            [{**VELO, "limits": {"files": 64}}],
+            {},
+            "may have 64 files open, but PHP and one page need 128: give",
+        ),
+        (
+            [{**VELO, "limits": {"tasks": 20, "children": 20}}],
+            {},
+            "The account velo has 20 tasks, fewer than its PHP takes (20 children and its master: 21): raise `tasks`",
+        ),
+        (
+            [{**VELO, "profile": "petiit"}],
+            {},
+            "The account velo has the profile petiit, which hosting_profiles does not know: did you mean petit?",
+        ),
+        ([{**VELO, "profile": "xxl"}], {}, "which hosting_profiles does not know: there are petit, moyen, grand."),
+        ([{**VELO, "outgoing": [{"port": 70000}]}], {}, "outgoing of the account velo: 70000 is not a port"),
+        ([{**VELO, "outgoing": [{"port": "https"}]}], {}, "outgoing of the account velo: https is not a port"),
+        (
+            [{**VELO, "outgoing": [{"port": 993, "to": ["imap.test"]}]}],
+            {},
+            "outgoing of the account velo: imap.test is neither an address",
+        ),
+        ([VELO], {"php_disabled": ["exec", "no-such"]}, "disables 'no-such', which is no function of PHP"),
+        ([VELO], {"connections": 0}, "The site velo.test has connections: 0: write an amount such as 60."),
     ],
 )
 def test_each_mistake_gets_one_sentence(accounts, site, sentence):
@@ -138,10 +170,70 @@ def test_one_pool_for_each_account_and_version():
         {**SITE, "name": "c.test", "php": "7.4"},
         {"name": "d.test", "account": "velo"},
     ]
-    assert model.pools(sites) == [
-        {"account": "velo", "version": "7.4", "settings": {}},
-        {"account": "velo", "version": "8.2", "settings": {"memory_limit": "256M"}},
+    assert [(pool["account"], pool["version"], pool["settings"]) for pool in model.pools(sites)] == [
+        ("velo", "7.4", {}),
+        ("velo", "8.2", {"memory_limit": "256M"}),
     ]
+
+
+def test_an_account_takes_its_profile_and_its_own_limits_win():
+    velo = {"name": "velo", "profile": "grand", "limits": {"memory": "3G", "children": 8}}
+    assert model.limits(velo, PROFILES) == {
+        "memory": "3G",
+        "tasks": 256,
+        "cpu": "300%",
+        "io": 400,
+        "files": 4096,
+        "children": 8,
+        "connections": 120,
+    }
+    (pool,) = model.pools([SITE], [velo], PROFILES)
+    assert (pool["children"], pool["files"]) == (8, 4096)
+    (site,) = model.front_sites([SITE], [velo], PROFILES)
+    assert site == {"name": "velo.test", "aliases": [], "connections": 120}
+    (site,) = model.front_sites([{**SITE, "connections": 9}], [velo], PROFILES)
+    assert site["connections"] == 9
+
+
+def test_only_a_slice_that_differs_from_the_usual_one_is_said():
+    velo, chorale, bourg = model.members(
+        [
+            {"name": "velo", "profile": "moyen", "limits": {"cpu": "100%"}},
+            {"name": "chorale", "comment": "Chorale"},
+            {"name": "bourg", "limits": {"children": 9}},
+        ],
+        PROFILES,
+    )
+    assert velo == {"name": "velo", "limits": {"memory": "1G", "tasks": 128, "io": 200}}
+    assert chorale == {"name": "chorale", "comment": "Chorale", "limits": {}}
+    assert bourg["limits"] == {}
+    assert model.default_limits(PROFILES) == {"memory": "512M", "tasks": 64, "cpu": "100%", "io": 100}
+
+
+def test_the_shipped_profiles_have_no_problem_and_a_broken_one_is_said_once():
+    petit, *others = PROFILES
+    assert said([VELO, {"name": "jardin", "profile": "grand"}], [SITE], profiles=PROFILES) == []
+    (sentence,) = said(profiles=[{**petit, "memory": "64M"}, *others])
+    assert sentence.startswith("The profile petit has 64M of memory")
+    (sentence,) = said(profiles=[petit, petit])
+    assert sentence == "The profile petit is declared 2 times in hosting_profiles: keep one."
+    assert said(profiles=others)[0].startswith("hosting_profiles has no petit")
+
+
+def test_an_account_with_many_versions_needs_tasks_for_all_of_them():
+    account = {**VELO, "limits": {"tasks": 10}}
+    assert said([account], [SITE]) == []
+    (sentence,) = said([account], [SITE, {**SITE, "name": "b.test", "php": "7.4"}])
+    assert "(5 children and a master, for each of its 2 versions of PHP: 12)" in sentence
+
+
+def test_sites_that_share_a_pool_agree_on_what_is_disabled():
+    exec_off = {**SITE, "php_disabled": ["system", "exec"]}
+    silent = {**SITE, "name": "b.test"}
+    assert said(sites=[exec_off, silent, {**silent, "name": "c.test", "php_disabled": ["exec", "system"]}]) == []
+    (sentence,) = said(sites=[exec_off, {**silent, "php_disabled": ["exec"]}])
+    assert "velo.test and b.test share a pool (account velo, PHP 8.2) but disable exec, system and exec:" in sentence
+    assert model.pools([silent, exec_off, {**silent, "name": "c.test"}])[0]["disabled"] == ["exec", "system"]
 
 
 @given(SITES)
