@@ -15,6 +15,7 @@ class FilterModule:
         return {
             "hosting_cms_sites": model.cms_sites,
             "hosting_databases": model.databases,
+            "hosting_front_sites": model.front_sites,
             "hosting_names": model.names,
             "hosting_peers": model.peers,
             "hosting_pools": model.pools,

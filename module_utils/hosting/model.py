@@ -111,6 +111,14 @@ def names(sites: Iterable[Entry]) -> list[dict[str, Any]]:
     return [{"name": site["name"], "aliases": list(site.get("aliases") or [])} for site in sites]
 
 
+def front_sites(sites: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return what the front knows of a site: its names, and where it wants something else than everyone."""
+    return [
+        {**known, **{key: site[key] for key in ("robots", "requests", "expensive") if site.get(key)}}
+        for site, known in zip(sites, names(sites))
+    ]
+
+
 def cms_sites(sites: Iterable[Entry]) -> list[dict[str, Any]]:
     """Return the sites in which the bench installs a CMS, as the role `cms` takes them."""
     keys = ("name", "account", "php", "database")
