@@ -166,11 +166,15 @@ def names(sites: Iterable[Entry]) -> list[dict[str, Any]]:
 
 
 def front_sites(sites: Iterable[Entry], accounts: Iterable[Entry], profiles: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Return what the front knows of a site: its names, and how many requests it may serve at the same time."""
+    """Return what the front knows of a site: its names, its requests at the same time, and what it wants else than others."""
     sites = list(sites)
     allowed = {account["name"]: limits(account, profiles)["connections"] for account in accounts}
     return [
-        {**known, "connections": site.get("connections") or allowed[site["account"]]}
+        {
+            **known,
+            "connections": site.get("connections") or allowed[site["account"]],
+            **{key: site[key] for key in ("robots", "requests", "expensive") if site.get(key)},
+        }
         for site, known in zip(sites, names(sites))
     ]
 
