@@ -102,9 +102,10 @@ class Systemd:
 
     def look(self, wanted, patterns):
         """Return the wanted units by the name they were asked by, and those under the globs."""
-        asked = dict(zip([unit.name for unit in wanted], self.show([unit.name for unit in wanted])))
-        named = {name: dataclasses.replace(state, name=name) for name, state in asked.items()}
-        return {**{state.name: state for state in self.show(patterns)}, **named}
+        seen = {state.name: state for state in self.show(patterns)}
+        names = [unit.name for unit in wanted if unit.name not in seen]  # asking for a thousand twice takes its time
+        named = {name: dataclasses.replace(state, name=name) for name, state in zip(names, self.show(names))}
+        return {**seen, **named}
 
     def enabled_under(self, patterns):
         """Return the names under the globs that something wants at boot, loaded or not."""

@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Entry = Mapping[str, Any]
 
 TREE = "tree"
+_FIELD = re.compile(r"^(Package|Status|Version): (.*)$", re.MULTILINE)
+_UPGRADE = re.compile(r"^Inst (\S+) (?:\[(\S+)\] )?\((\S+) ", re.MULTILINE)  # as `apt-get --simulate` says it
 
 
 def packages_of(version: str, extensions: Iterable[str]) -> list[str]:
@@ -50,3 +53,21 @@ def units(pools: Iterable[Entry], runtimes: Sequence[Entry]) -> list[dict[str, A
         if runtime["source"] != TREE
     ]
     return [*own, {"name": "php-pools-rest.timer"}, *packaged]
+
+
+def installed(status: str) -> dict[str, str]:
+    """Return the versions of installed packages by name, from dpkg's status file."""
+    stanzas = (dict(_FIELD.findall(stanza)) for stanza in status.split("\n\n"))
+    return {s["Package"]: s["Version"] for s in stanzas if s.get("Status", "").endswith(" installed")}
+
+
+def package_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Return a line for each package that differs: new ones come from `-`, those that leave go there."""
+    names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    return [f"{name} {before.get(name, '-')} -> {after.get(name, '-')}" for name in names]
+
+
+def upgrades(simulated: str) -> list[str]:
+    """Return the same lines from what `apt-get --simulate dist-upgrade` says that it would install."""
+    found = _UPGRADE.findall(simulated)
+    return package_changes({name: old for name, old, _ in found if old}, {name: new for name, _, new in found})

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from infini import ROOT
 from infini.errors import RefusedError
@@ -32,15 +33,16 @@ def apply(
     diff: bool = False,
     limit: str = "all",
     overwrite: Sequence[str] = (),
+    variables: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> RunResult:
-    """Run a playbook; in check mode nothing is written and no lock is needed."""
+    """Run a playbook, with `variables` beside the inventory's; check mode writes nothing and needs no lock."""
     path = playbook_path(playbook)
     hosts = Inventory(inventory)
     # Every playbook begins with the play that can only say no; `site` has it of itself.
     before = [] if path == playbook_path("site") else [playbook_path("preflight")]
     arguments = [*(["--check"] if check else []), *(["--diff"] if diff else [])]
     arguments += ["--limit", limit] if limit != "all" else []
-    variables = {"host_tree_overwrite": list(overwrite)} if overwrite else None
+    more = {**(variables or {}), **({"host_tree_overwrite": list(overwrite)} if overwrite else {})}
     with nullcontext() if check else locked(hosts, limit):
-        return play(path, str(hosts.path), variables, quiet, arguments, before)
+        return play(path, str(hosts.path), more, quiet, arguments, before)

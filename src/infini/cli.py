@@ -28,11 +28,15 @@ app = typer.Typer(
 )
 staging_app = typer.Typer(help="The platform in small, in containers on this machine.", no_args_is_help=True)
 app.add_typer(staging_app, name="staging")
+php_app = typer.Typer(help="Versions of PHP that live in their own release's tree.", no_args_is_help=True)
+app.add_typer(php_app, name="php")
 app.add_typer(domains_app, name="domains")
 
 InventoryOption = Annotated[str, typer.Option("--inventory", "-i", help="A name under inventory/, or a path.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Install what this machine lacks without asking.")]
+VersionArgument = Annotated[str, typer.Argument(help="Version of PHP, as php_runtimes names it: 7.4.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Change nothing, say what would change.")]
 
 
 def _end(answer: dict[str, Any], as_json: bool, status: int = 0) -> None:
@@ -166,7 +170,7 @@ def staging_ssh(host: str, context: typer.Context) -> None:
 def apply(
     playbook: Annotated[str, typer.Argument(help="A name under playbooks/ (base, web, …), or a path.")] = "site",
     inventory: InventoryOption = "staging",
-    check: Annotated[bool, typer.Option("--check", help="Change nothing, say what would change.")] = False,
+    check: CheckOption = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show each change, line by line; secrets are masked.")] = False,
     limit: Annotated[str, typer.Option("--limit", help="Only these hosts or groups.")] = "all",
     overwrite: Annotated[
@@ -187,6 +191,42 @@ def apply(
     verb = "would change" if check else "changed"
     _say(f"{result.tasks} tasks, {result.changed} {verb} something on a host, in {result.seconds:.0f} s.")
     _end(answer, as_json)
+
+
+@php_app.command("update")
+def php_update(
+    version: VersionArgument,
+    inventory: InventoryOption = "staging",
+    check: CheckOption = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build it anew even where nothing is newer.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a tree its release's updates: built beside, exchanged in one instant, the last one kept."""
+    _exchange(version, "latest", inventory, check, rebuild, as_json)
+
+
+@php_app.command("rollback")
+def php_rollback(
+    version: VersionArgument,
+    inventory: InventoryOption = "staging",
+    check: CheckOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the tree back that the last update replaced; once more takes that back."""
+    _exchange(version, "previous", inventory, check, False, as_json)
+
+
+def _exchange(version: str, state: str, inventory: str, check: bool, force: bool, as_json: bool) -> None:
+    from infini import php_trees
+
+    result = php_trees.exchange(version, state, inventory, check=check, force=force)
+    if not result.ok:
+        _say(result.sentence())
+        _end(result.as_json(), as_json, result.status)
+    outcomes = php_trees.outcomes(result)
+    for host, outcome in outcomes.items():
+        _say(php_trees.sentence(version, state, host, outcome, check=check))
+    _end({**result.as_json(), "trees": outcomes}, as_json)
 
 
 @app.command()
@@ -261,18 +301,20 @@ def run_tests(
     _end(answer, as_json, 0 if answer["ok"] else 1)
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
-    name: Annotated[str, typer.Argument(help="tree, up or domains.")],
+    name: Annotated[str, typer.Argument(help="tree, up, domains, pools or pools_design.")],
+    context: typer.Context,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure, as ratios against the raw lower bound and a peer in the same run."""
+    """Measure, as ratios against the raw lower bound and a peer in the same run. Numbers: `bench pools --sites 100`."""
     from infini import doctor as the_doctor
     from infini import measure
 
+    wanted = measure.numbers(context.args)
     _install_missing(yes, the_doctor.TEST_TOOLS)
-    answer = measure.run(name)
+    answer = measure.run(name, wanted)
     for case, measures in answer["measures"].items():
         _say(f"{case}: " + ", ".join(f"{key} {value}" for key, value in measures.items()))
     for pair, ratio in answer["ratios"].items():

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import inspect
 import runpy
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from infini import ROOT
@@ -19,10 +21,23 @@ def names() -> list[str]:
     return sorted(path.stem for path in BENCHES.glob("[a-z]*.py"))
 
 
-def run(name: str) -> dict[str, Any]:
-    """Run a bench and return the JSON object of `infini bench`."""
-    script: Path = BENCHES / f"{name}.py"
+def numbers(words: Sequence[str]) -> dict[str, int]:
+    """Read `--sites 100` as the number that a bench takes under that name."""
+    pairs = list(zip_longest(words[::2], words[1::2], fillvalue=""))
+    for name, value in pairs:
+        if not name.startswith("--") or not value.isdecimal():
+            raise RefusedError(f"“{name} {value}” is no number of a bench: write it as --sites 100")
+    return {name.removeprefix("--").replace("-", "_"): int(value) for name, value in pairs}
+
+
+def run(name: str, wanted: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Run a bench, with other numbers than its own where `wanted`; return the JSON object of `infini bench`."""
     if name not in names():
         raise RefusedError(f"There is no bench “{name}”: name one of {', '.join(names())}")
-    answer: dict[str, Any] = runpy.run_path(str(script))["run"]()
+    function = runpy.run_path(str(BENCHES / f"{name}.py"))["run"]
+    known = [key for key, value in inspect.signature(function).parameters.items() if type(value.default) is int]
+    if unknown := set(wanted or {}) - set(known):
+        offer = ", ".join(f"--{key.replace('_', '-')}" for key in known) or "no number"
+        raise RefusedError(f"The bench “{name}” has no number “{min(unknown)}”: it takes {offer}")
+    answer: dict[str, Any] = function(**(wanted or {}))
     return answer

@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from infini import ROOT, cli, doctor, staging
+from infini import ROOT, cli, doctor, measure, php_trees, staging
 from infini.doctor import Finding
 from infini.errors import FailedError, RefusedError, UnreachableError
 from infini.runner import RunResult
@@ -21,6 +21,8 @@ COMMANDS = [
     "runs",
     "test",
     "bench",
+    "php update",
+    "php rollback",
     *(f"staging {x}" for x in ("up", "down", "reset", "status", "ssh")),
 ]
 
@@ -107,3 +109,51 @@ def test_a_second_command_on_the_bench_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(staging, "STATE", tmp_path)
     with staging._alone(), pytest.raises(RefusedError, match="at work on the bench"), staging._alone():
         pass
+
+
+def test_a_bench_takes_its_numbers_and_no_others(monkeypatch, tmp_path):
+    (tmp_path / "small.py").write_text(
+        "def run(sites: int = 9, host: str = 'x'):\n"
+        "    return {'ok': True, 'measures': {}, 'ratios': {'sites': sites}}\n"
+    )
+    monkeypatch.setattr(measure, "BENCHES", tmp_path)
+    monkeypatch.setattr(doctor, "missing_packages", lambda _tools: [])
+    assert json.loads(call("bench", "small", "--sites", "100", "--json").stdout)["ratios"] == {"sites": 100}
+    for words, says in (
+        (["--host", "y"], "write it as --sites 100"),
+        (["--hosts", "1"], "takes --sites"),
+        (["9"], "no number"),
+    ):
+        with pytest.raises(RefusedError, match=says):
+            measure.run("small", measure.numbers(words))
+
+
+def test_a_php_that_is_no_tree_is_refused_with_those_that_are(monkeypatch):
+    monkeypatch.setattr("infini.php_trees.apply", lambda *_a, **_k: pytest.fail("a host was touched"))
+    with pytest.raises(RefusedError, match=r"There is no PHP 5\.3 .* 7\.4, 8\.4"):
+        php_trees.exchange("5.3", "latest", "staging")
+    with pytest.raises(RefusedError, match=r"PHP 8\.2 is a package of the host"):
+        php_trees.exchange("8.2", "latest", "staging")
+
+
+@pytest.mark.parametrize(
+    ("command", "check", "result", "says"),
+    [
+        ("update", False, {"changed": False, "packages": {}}, "as its release has it today"),
+        (
+            "update",
+            True,
+            {"changed": True, "packages": {"7.4": ["a 1 -> 2"]}},
+            "would be built anew; packages that differ: 1 (a 1 -> 2)",
+        ),
+        ("update", False, {"changed": True, "packages": {"7.4": []}}, "To go back: ./infini php rollback 7.4"),
+        ("rollback", False, {"changed": True, "packages": {"7.4": ["a 2 -> 1"]}}, "its earlier tree again"),
+    ],
+)
+def test_an_exchange_of_trees_is_one_sentence_a_host(monkeypatch, command, check, result, says):
+    done = RunResult(log=ROOT / "log", ok=True, results=[{"host": "web", "task": "t", "result": result, "seconds": 1}])
+    monkeypatch.setattr("infini.php_trees.apply", lambda *_a, **_k: done)
+    answer = call("php", command, "7.4", "--json", *(["--check"] if check else []))
+    assert answer.exit_code == 0
+    assert says in answer.stderr
+    assert json.loads(answer.stdout)["trees"]["web"]["changed"] is result["changed"]

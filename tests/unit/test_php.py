@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
 
 import php_trees
 import pytest
@@ -153,3 +154,132 @@ def test_check_mode_builds_nothing_and_names_what_nobody_declares(tmp_path, caps
     assert result["changed"]
     assert (result["built"], result["unused"]) == (["7.4"], ["5.6"])
     assert [path.name for path in root.iterdir()] == ["5.6"]
+
+
+RELEASE = """Package: php7.4-fpm
+Status: install ok installed
+Version: {}
+
+Package: gone
+Status: deinstall ok config-files
+Version: 1
+"""
+
+
+@pytest.fixture
+def release(builder):
+    """Today's release, as the stand-ins for mmdebstrap and apt see it: a function that sets PHP's version."""
+    (builder / "mmdebstrap").write_text(
+        '#!/bin/sh\nfor target; do :; done\nmkdir -p "$target/etc" "$target/var/lib/dpkg"\n'
+        'cp "${0%/*}/release" "$target/var/lib/dpkg/status"\n'
+    )
+    apt = builder / "apt-get"
+    apt.write_text(
+        '#!/bin/sh\n[ ! -e "${0%/*}/down" ] || { echo "E: no mirror" >&2; exit 100; }\n'
+        "for status; do case $status in Dir::State::status=*) status=${status#*=}; break ;; esac; done\n"
+        'cmp -s "$status" "${0%/*}/release" || echo "Inst php7.4-fpm [1] (2 Debian:11 [amd64])"\n'
+    )
+    apt.chmod(0o755)
+
+    def set_version(version):
+        (builder / "release").write_text(RELEASE.format(version))
+
+    set_version("1")
+    return set_version
+
+
+def version_in(root):
+    return php.installed((root / "var/lib/dpkg/status").read_text())["php7.4-fpm"]
+
+
+def test_a_tree_is_exchanged_only_when_its_release_has_something_newer(tmp_path, capsys, release):
+    root = tmp_path / "php"
+    run(capsys, root, [WANTED])
+    assert run(capsys, root, [WANTED], state="latest")["changed"] is False
+    assert trees_in(root) == ["7.4"]
+    release("2")
+    checked = run(capsys, root, [WANTED], state="latest", _ansible_check_mode=True)
+    assert checked["packages"] == {"7.4": ["php7.4-fpm 1 -> 2"]}
+    assert version_in(root / "7.4") == "1"
+    updated = run(capsys, root, [WANTED], state="latest")
+    assert (updated["changed"], updated["packages"]) == (True, {"7.4": ["php7.4-fpm 1 -> 2"]})
+    assert (version_in(root / "7.4"), version_in(root / "7.4.old")) == ("2", "1")
+    assert run(capsys, root, [WANTED])["changed"] is False  # the role has nothing to do with it any more
+
+
+@pytest.mark.usefixtures("builder")
+def test_a_tree_prepared_on_another_day_is_not_what_an_update_takes(tmp_path, capsys, release):
+    root = tmp_path / "php"
+    run(capsys, root, [WANTED])
+    wider = {**WANTED, "packages": ["php7.4-fpm", "php7.4-gd"]}
+    run(capsys, root, [wider], prepare=True)
+    release("2")
+    run(capsys, root, [wider], state="latest")
+    assert version_in(root / "7.4") == "2"
+
+
+def test_a_tree_can_be_built_anew_where_nothing_is_newer(tmp_path, capsys, release):
+    release("1")
+    root = tmp_path / "php"
+    run(capsys, root, [WANTED])
+    first = (root / "7.4").stat().st_ino
+    forced = run(capsys, root, [WANTED], state="latest", force=True)
+    assert (forced["changed"], forced["packages"]) == (True, {"7.4": []})
+    assert (root / "7.4.old").stat().st_ino == first != (root / "7.4").stat().st_ino
+
+
+def test_the_last_tree_can_be_taken_back_and_forth(tmp_path, capsys, release):
+    root = tmp_path / "php"
+    run(capsys, root, [WANTED])
+    refused = run(capsys, root, [WANTED], state="previous")
+    assert refused["failed"]
+    assert "No earlier tree of PHP 7.4" in refused["msg"]
+    release("2")
+    run(capsys, root, [WANTED], state="latest")
+    assert run(capsys, root, [WANTED], state="previous", _ansible_check_mode=True)["changed"]
+    assert version_in(root / "7.4") == "2"
+    assert run(capsys, root, [WANTED], state="previous")["packages"] == {"7.4": ["php7.4-fpm 2 -> 1"]}
+    assert (version_in(root / "7.4"), version_in(root / "7.4.old")) == ("1", "2")
+    run(capsys, root, [WANTED], state="previous")
+    assert version_in(root / "7.4") == "2"
+
+
+def test_a_mirror_that_is_down_is_a_sentence_and_touches_nothing(tmp_path, capsys, builder, release):
+    release("1")
+    root = tmp_path / "php"
+    run(capsys, root, [WANTED])
+    (builder / "down").touch()
+    result = run(capsys, root, [WANTED], state="latest")
+    assert result["failed"]
+    assert "PHP 7.4 (bullseye) cannot be asked for its updates: E: no mirror" in result["msg"]
+    assert trees_in(root) == ["7.4"]
+
+
+def test_a_tree_is_never_missing_while_it_is_exchanged(tmp_path):
+    for name in ("7.4", "7.4.new", "7.4.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    missing, stop = [], threading.Event()
+
+    def look():
+        while not stop.is_set():
+            if not (tmp_path / "7.4").exists():
+                missing.append(1)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(200):
+        php_trees.put_in_place(tmp_path, "7.4")
+        (tmp_path / "7.4.old").rename(tmp_path / "7.4.new")
+        (tmp_path / "7.4.old").mkdir()
+    stop.set()
+    watcher.join()
+    assert not missing
+
+
+def test_apts_words_name_new_packages_too():
+    said = (
+        "Inst libc6 [2.31-1] (2.31-2 Debian:11.11/oldoldstable [amd64])\n"
+        "Inst extra (1 Debian:11 [all])\nConf libc6 (2.31-2)\n"
+    )
+    assert php.upgrades(said) == ["extra - -> 1", "libc6 2.31-1 -> 2.31-2"]

@@ -119,6 +119,7 @@ class FakeSystemctl:
     def __init__(self, **units):
         self.units = {name.replace("__", "."): dict(state) for name, state in units.items()}
         self.calls = []
+        self.shown = []
         self.broken = set()
 
     def __call__(self, _module, argv, **_kwargs):
@@ -130,6 +131,7 @@ class FakeSystemctl:
             found = [
                 unit for name in names for unit in ([name] if "*" not in name else fnmatch.filter(self.units, name))
             ]
+            self.shown += found
             return 0, "\n".join(show(name, **self.units.get(name, absent)) for name in found), ""
         self.calls.append((verb, *names))
         changes = {"start": {"active": "active"}, "stop": {"active": "inactive"}, "enable": {"file": "enabled"}}
@@ -163,6 +165,15 @@ def test_the_door_enables_and_starts_in_one_call_each(run):
     assert ("enable", "a.service", "b.socket") in systemctl.calls
     assert ("start", "a.service", "b.socket") in systemctl.calls
     assert not run(systemctl, units=[{"name": "a"}, {"name": "b.socket"}])["changed"]
+
+
+def test_a_unit_that_stands_as_wanted_is_asked_for_once(run):
+    on = {"active": "active", "file": "enabled"}
+    names = ["php8.2@a.socket", "php8.2@b.socket"]
+    systemctl = FakeSystemctl(**dict.fromkeys(names, on))
+    result = run(systemctl, units=[{"name": name} for name in names], prune=["php*@*.socket"])
+    assert not result["changed"]
+    assert sorted(systemctl.shown) == names
 
 
 def test_check_mode_calls_nothing_and_a_missing_unit_would_start(run):
