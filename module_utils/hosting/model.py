@@ -166,7 +166,7 @@ def names(sites: Iterable[Entry]) -> list[dict[str, Any]]:
 
 
 def front_sites(sites: Iterable[Entry], accounts: Iterable[Entry], profiles: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Return what the front knows of a site: its names, its requests at the same time, and what it wants else than others."""
+    """Return what the front knows of a site: its names, its requests at once, and what else it wants for itself."""
     sites = list(sites)
     allowed = {account["name"]: limits(account, profiles)["connections"] for account in accounts}
     return [
@@ -277,7 +277,7 @@ def _limits(who: str, said: Entry, whole: Entry, versions: int) -> Iterator[str]
 def _bytes(memory: Any) -> int:
     text = str(memory)
     number = text.rstrip("KMGT")
-    return int(number) * 1024 ** " KMGT".index(text[len(number) :] or " ")
+    return int(number) << 10 * " KMGT".index(text[len(number) :] or " ")
 
 
 def _names(sites: Sequence[Entry]) -> Iterator[str]:
