@@ -179,6 +179,12 @@ SENTENCES: Mapping[str, Sentence] = {
         _("The account {account} is at {percent} % of its limits on {host}: its sites will slow down or fail."),
         "{ssh} systemd-cgtop --iterations 1 --batch {slice}",
     ),
+    "quarantine.ok": Sentence(SITES, _("The settings of every site and account are in force on {host}.")),
+    "quarantine.refused": Sentence(
+        SITES,
+        _("The settings of {name} are refused on {host}, {path} stands as before: {reason}"),
+        "./infini apply web --check --diff -i {inventory}\n./infini apply web -i {inventory}",
+    ),
     "clock.ok": Sentence(SYSTEM, _("The clock of {host} agrees with ours.")),
     "clock.off": Sentence(
         SYSTEM,

@@ -24,6 +24,11 @@ _TOP_LABEL = re.compile(r"(?:[a-z]{2,63}|xn--[a-z0-9-]{1,59})")
 _DATABASE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _KEY = re.compile(r"(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]{20,}={0,3}(?: [^\n]*)?")
 _PASSWORD_HASH = re.compile(r"\$(?:y|gy|7|2b|6|5)\$[^:\s]+")
+_VERSION = re.compile(r"[0-9]{1,2}\.[0-9]{1,2}")
+_OURS = re.compile(
+    r"^\s*(ErrorLog|CustomLog|TransferLog|Include|IncludeOptional|Listen|</?VirtualHost)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
 _MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
 _LIMITS = {
     "memory": (_MEMORY, "such as 512M"),
@@ -36,12 +41,28 @@ def problems(accounts: Sequence[Entry], sites: Sequence[Entry], versions: Sequen
     """Return one sentence for each thing that cannot work; `versions` are those that the PHP runtimes offer."""
     accounts, sites = _named(accounts), _named(sites)
     return [
+        *_versions(versions),
         *_accounts(accounts),
         *_names(sites),
         *_sites(sites, {account["name"] for account in accounts}, versions),
         *_databases(sites),
         *_settings(sites),
+        *_overrides(sites),
     ]
+
+
+def notices(sites: Sequence[Entry], runtimes: Iterable[Entry]) -> list[str]:
+    """Return one sentence for each thing that works, but not for ever: a PHP that retires and is still in use."""
+    found = []
+    for runtime in runtimes:
+        names = [site["name"] for site in _named(sites) if str(site.get("php")) == runtime["version"]]
+        if names and (runtime.get("retiring") or runtime.get("until")):
+            when = f" on {runtime['until']}" if runtime.get("until") else ""
+            found.append(
+                f"PHP {runtime['version']} retires{when}, and {_counted(names)} it: {', '.join(names)}. "
+                "Change `php` of each; the runtime cannot go before."
+            )
+    return found
 
 
 def unix_accounts(accounts: Iterable[Entry]) -> list[dict[str, Any]]:
@@ -174,7 +195,21 @@ def _names(sites: Sequence[Entry]) -> Iterator[str]:
             )
 
 
+def _counted(names: Sequence[str]) -> str:
+    return "1 site still asks for" if len(names) == 1 else f"{len(names)} sites still ask for"
+
+
+def _versions(versions: Sequence[str]) -> Iterator[str]:
+    for version, count in Counter(map(str, versions)).items():
+        # It becomes a part of paths and of the names of units.
+        if not _VERSION.fullmatch(version):
+            yield f'{version!r} in php_runtimes is not a version of PHP: write two numbers, such as "8.2".'
+        if count > 1:
+            yield f"PHP {version} is declared {count} times in php_runtimes: keep one."
+
+
 def _sites(sites: Sequence[Entry], accounts: set[str], versions: Sequence[str]) -> Iterator[str]:
+    unknown: dict[str, list[str]] = {}
     for site in sites:
         account, version = site.get("account"), site.get("php")
         if not account:
@@ -184,10 +219,19 @@ def _sites(sites: Sequence[Entry], accounts: set[str], versions: Sequence[str]) 
             hint = f"did you mean {close[0]}?" if close else "declare it in hosting_accounts."
             yield f"The site {site['name']} belongs to {account}, which is no declared account: {hint}"
         if version and str(version) not in versions:
-            offer = ", ".join(sorted(versions)) or "none"
+            unknown.setdefault(str(version), []).append(site["name"])
+    offer = ", ".join(sorted(versions)) or "none"
+    for version, names in unknown.items():
+        which = f"no runtime offers (there are: {offer})"
+        if len(names) == 1:
             yield (
-                f"The site {site['name']} asks for PHP {version}, which no runtime offers (there are: {offer}): "
+                f"The site {names[0]} asks for PHP {version}, which {which}: "
                 "change the site or add the version to php_runtimes."
+            )
+        else:
+            yield (
+                f"{len(names)} sites ask for PHP {version}, which {which}: {', '.join(names)}. "
+                "Change these sites or add the version to php_runtimes."
             )
 
 
@@ -222,3 +266,13 @@ def _settings(sites: Sequence[Entry]) -> Iterator[str]:
                     f"{other} and {site['name']} share a pool (account {key[0]}, PHP {key[1]}) but want "
                     f"{word} = {before} and {value}: agree on one, or give one site another account."
                 )
+
+
+def _overrides(sites: Sequence[Entry]) -> Iterator[str]:
+    for site in sites:
+        # Apache's own check passes over these, but with a wrong one it would not start again, for anybody.
+        for word in dict.fromkeys(_OURS.findall(str(site.get("apache") or ""))):
+            yield (
+                f"The site {site['name']} says {word} in `apache`, which is the platform's to say: "
+                "take that line out; the site's logs stand in its account's logs/."
+            )
