@@ -132,7 +132,12 @@ class FakeSystemctl:
             ]
             return 0, "\n".join(show(name, **self.units.get(name, absent)) for name in found), ""
         self.calls.append((verb, *names))
-        changes = {"start": {"active": "active"}, "stop": {"active": "inactive"}, "enable": {"file": "enabled"}}
+        changes = {
+            "start": {"active": "active"},
+            "stop": {"active": "inactive"},
+            "enable": {"file": "enabled"},
+            "disable": {"file": "disabled"},
+        }
         for name in names:
             if name in self.broken:
                 self.units[name]["active"] = "failed"
