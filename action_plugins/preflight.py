@@ -29,7 +29,7 @@ class ActionModule(ActionBase):
                 "refused": True,
                 "msg": f"Nothing was touched. In the inventory, for {host}:\n- " + "\n- ".join(problems),
             }
-        return {**result, "changed": False}
+        return {**result, "changed": False, "notices": list(self._notices(task_vars))}
 
     def _problems(self, task_vars):
         specs = {role: preflight.role_spec(role) for role in preflight.all_roles()}
@@ -55,6 +55,11 @@ class ActionModule(ActionBase):
                 except AnsibleError as error:
                     errors.append(f"{name} cannot be computed: {error.message}")
         return values, errors
+
+    def _notices(self, task_vars):
+        """Tell what works today and will not for ever."""
+        values, _ = self._values({"hosting_sites": {}, "php_runtimes": {}}, task_vars)
+        return model.notices(values.get("hosting_sites", []), values.get("php_runtimes", []))
 
     def _model(self, task_vars):
         """Check accounts and sites as a whole: what no contract of a single variable can see."""

@@ -203,6 +203,12 @@ SENTENCES: Mapping[str, Sentence] = {
         plural=_("On {host}, visitors of the account {account} had to wait {count} times: all its PHP was busy."),
         count="count",
     ),
+    "quarantine.ok": Sentence(SITES, _("The settings of every site and account are in force on {host}.")),
+    "quarantine.refused": Sentence(
+        SITES,
+        _("The settings of {name} are refused on {host}, {path} stands as before: {reason}"),
+        "./infini apply web --check --diff -i {inventory}\n./infini apply web -i {inventory}",
+    ),
     "clock.ok": Sentence(SYSTEM, _("The clock of {host} agrees with ours.")),
     "clock.off": Sentence(
         SYSTEM,

@@ -107,6 +107,7 @@ def read(
             "accounts": accounts.result(),
             "files": _files(root),
             "listening": listening(root),
+            "quarantined": quarantined(root),
             "container": container,
         }
 
@@ -287,6 +288,15 @@ def reboot(root: Path, container: bool) -> bool:
     return any(path.stat().st_ctime > started for path in (root / "boot").glob("vmlinuz-*") if started)
 
 
+def quarantined(root: Path = Path("/")) -> list[dict[str, str]]:
+    """Read which files a validation keeps from being as declared, from what `host_tree` remembers of each tree."""
+    found: list[dict[str, str]] = []
+    for memory in (root / "var/lib/infini/trees").glob("*/memory.json"):
+        for path, one in (json.loads(_text(memory) or "{}").get("quarantined") or {}).items():
+            found.append({"name": Path(path).stem, "path": path, "reason": one["reason"]})
+    return sorted(found, key=lambda one: one["path"])
+
+
 def _files(root: Path) -> int:
     """Give the share of the machine's open files, in percent."""
     fields = _text(root / "proc/sys/fs/file-nr").split()
@@ -327,6 +337,7 @@ def judge(health: Mapping[str, Any], limits: Limits | None = None) -> list[Findi
         Finding("", "reboot.needed" if health["reboot"] else "reboot.ok"),
         *_judge_accounts(health["accounts"], limits),
         *_judge_files(health["files"], limits),
+        *_judge_quarantined(health["quarantined"]),
     ]
 
 
@@ -393,6 +404,10 @@ def _judge_accounts(accounts: Sequence[Mapping[str, Any]], limits: Limits) -> li
 
 def _judge_files(percent: int, limits: Limits) -> list[Finding]:
     return [Finding("", "files.near" if percent >= limits.near_percent else "files.ok", {"percent": percent})]
+
+
+def _judge_quarantined(files: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    return [Finding(file["path"], "quarantine.refused", file) for file in files] or [Finding("", "quarantine.ok")]
 
 
 def judge_unit(health: Mapping[str, Any], name: str) -> Finding:

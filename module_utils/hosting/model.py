@@ -27,6 +27,11 @@ _DATABASE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _KEY = re.compile(r"(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]{20,}={0,3}(?: [^\n]*)?")
 _PASSWORD_HASH = re.compile(r"\$(?:y|gy|7|2b|6|5)\$[^:\s]+")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VERSION = re.compile(r"[0-9]{1,2}\.[0-9]{1,2}")
+_OURS = re.compile(
+    r"^\s*(ErrorLog|CustomLog|TransferLog|Include|IncludeOptional|Listen|</?VirtualHost)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
 _MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _LIMITS = {
@@ -51,6 +56,7 @@ def problems(
     """Return one sentence for each thing that cannot work; `versions` are those that the PHP runtimes offer."""
     accounts, sites, profiles = _named(accounts), _named(sites), _named(profiles)
     return [
+        *_versions(versions),
         *_profiles(profiles),
         *_accounts(accounts, sites, profiles),
         *_names(sites),
@@ -59,7 +65,22 @@ def problems(
         *_settings(sites),
         *_disabled(sites),
         *_connections(sites),
+        *_overrides(sites),
     ]
+
+
+def notices(sites: Sequence[Entry], runtimes: Iterable[Entry]) -> list[str]:
+    """Return one sentence for each thing that works, but not for ever: a PHP that retires and is still in use."""
+    found = []
+    for runtime in runtimes:
+        names = [site["name"] for site in _named(sites) if str(site.get("php")) == runtime["version"]]
+        if names and (runtime.get("retiring") or runtime.get("until")):
+            when = f" on {runtime['until']}" if runtime.get("until") else ""
+            found.append(
+                f"PHP {runtime['version']} retires{when}, and {_counted(names)} it: {', '.join(names)}. "
+                "Change `php` of each; the runtime cannot go before."
+            )
+    return found
 
 
 def unix_accounts(accounts: Iterable[Entry]) -> list[dict[str, Any]]:
@@ -298,7 +319,21 @@ def _names(sites: Sequence[Entry]) -> Iterator[str]:
             )
 
 
+def _counted(names: Sequence[str]) -> str:
+    return "1 site still asks for" if len(names) == 1 else f"{len(names)} sites still ask for"
+
+
+def _versions(versions: Sequence[str]) -> Iterator[str]:
+    for version, count in Counter(map(str, versions)).items():
+        # It becomes a part of paths and of the names of units.
+        if not _VERSION.fullmatch(version):
+            yield f'{version!r} in php_runtimes is not a version of PHP: write two numbers, such as "8.2".'
+        if count > 1:
+            yield f"PHP {version} is declared {count} times in php_runtimes: keep one."
+
+
 def _sites(sites: Sequence[Entry], accounts: set[str], versions: Sequence[str]) -> Iterator[str]:
+    unknown: dict[str, list[str]] = {}
     for site in sites:
         account, version = site.get("account"), site.get("php")
         if not account:
@@ -308,10 +343,19 @@ def _sites(sites: Sequence[Entry], accounts: set[str], versions: Sequence[str]) 
             hint = f"did you mean {close[0]}?" if close else "declare it in hosting_accounts."
             yield f"The site {site['name']} belongs to {account}, which is no declared account: {hint}"
         if version and str(version) not in versions:
-            offer = ", ".join(sorted(versions)) or "none"
+            unknown.setdefault(str(version), []).append(site["name"])
+    offer = ", ".join(sorted(versions)) or "none"
+    for version, names in unknown.items():
+        which = f"no runtime offers (there are: {offer})"
+        if len(names) == 1:
             yield (
-                f"The site {site['name']} asks for PHP {version}, which no runtime offers (there are: {offer}): "
+                f"The site {names[0]} asks for PHP {version}, which {which}: "
                 "change the site or add the version to php_runtimes."
+            )
+        else:
+            yield (
+                f"{len(names)} sites ask for PHP {version}, which {which}: {', '.join(names)}. "
+                "Change these sites or add the version to php_runtimes."
             )
 
 
@@ -373,3 +417,13 @@ def _connections(sites: Sequence[Entry]) -> Iterator[str]:
         value = site.get("connections")
         if value is not None and not amount.fullmatch(str(value)):
             yield f"The site {site['name']} has connections: {value}: write an amount {example}."
+
+
+def _overrides(sites: Sequence[Entry]) -> Iterator[str]:
+    for site in sites:
+        # Apache's own check passes over these, but with a wrong one it would not start again, for anybody.
+        for word in dict.fromkeys(_OURS.findall(str(site.get("apache") or ""))):
+            yield (
+                f"The site {site['name']} says {word} in `apache`, which is the platform's to say: "
+                "take that line out; the site's logs stand in its account's logs/."
+            )

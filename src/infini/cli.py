@@ -190,7 +190,11 @@ def apply(
         _end(answer, as_json, result.status)
     verb = "would change" if check else "changed"
     _say(f"{result.tasks} tasks, {result.changed} {verb} something on a host, in {result.seconds:.0f} s.")
-    _end(answer, as_json)
+    for notice in result.notices:
+        _say(f"! {notice}")
+    for file in result.quarantined:
+        _say(f"✗ {file['name']}: {file['host']} keeps {file['path']} as before: {file['reason']}\n    {file['mend']}")
+    _end(answer, as_json, result.status)
 
 
 @php_app.command("update")

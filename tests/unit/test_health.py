@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
 import copy
+import gettext
 import json
 import os
 import time
@@ -8,8 +9,10 @@ import time
 import host_health
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from host_tree_world import World
 
-from hosting import health
+from hosting import findings, health
+from hosting.tree_model import Validation
 
 SYSTEMCTL = {
     "list-units": "php8.2@velo.service loaded failed failed PHP 8.2 of velo\ncertbot.timer loaded failed failed x\n",
@@ -194,6 +197,20 @@ def test_a_command_that_hangs_is_ended(monkeypatch):
     assert health.run_command(["/does/not/exist"])[0] == 127
 
 
+def test_files_in_quarantine_are_read_from_the_memory_of_the_trees(tmp_path):
+    assert health.quarantined(tmp_path) == []
+    world = World(tmp_path)
+    world.trees = str(tmp_path / "var/lib/infini/trees")
+    refused = Validation(("**",), ("sh", "-c", f"grep -Hn bad {world.path('*')} && exit 1 || true"), quarantine=True)
+    world.apply({"velo.test.conf": "bad"}, validations=(refused,))
+    path = world.path("velo.test.conf")
+    seen = health.quarantined(tmp_path)
+    assert seen == [{"name": "velo.test", "path": path, "reason": f"{path}:1:bad"}]
+    (found,) = [one for one in health.judge({**WELL, "quarantined": seen}) if one.code == "quarantine.refused"]
+    said = findings.says(findings.check_of("web", found, {}), gettext.NullTranslations())
+    assert said == f"The settings of velo.test are refused on web, {path} stands as before: {path}:1:bad"
+
+
 WELL = {
     "failed_units": [],
     "units": {"haproxy.service": "active", "apache2.service": "inactive"},
@@ -204,13 +221,14 @@ WELL = {
     "reboot": False,
     "accounts": [{"slice": "members-velo.slice", "memory": 40, "tasks": None, "hits": health.NO_HITS}],
     "files": 2,
+    "quarantined": [],
 }
 
 
 def test_a_host_that_is_well():
     found = health.judge(WELL)
     assert all(one.code.endswith(".ok") for one in found)
-    assert len(found) == 12
+    assert len(found) == 13
 
 
 @pytest.mark.parametrize(
@@ -234,6 +252,7 @@ def test_a_host_that_is_well():
         (["accounts", 0, "hits"], {"killed": 0, "refused": 1, "full": 0}, "limit.refused"),
         (["accounts", 0, "hits"], {"killed": 0, "refused": 0, "full": 1}, "limit.full"),
         (["files"], 90, "files.near"),
+        (["quarantined"], [{"name": "velo.test", "path": "/x", "reason": "y"}], "quarantine.refused"),
     ],
 )
 def test_each_trouble_is_found_alone(path, value, code):
@@ -253,7 +272,7 @@ def test_unknown_numbers_are_not_judged():
     seen = copy.deepcopy(WELL)
     seen["clock"] = {"synchronised": None, "offset": None, "drift": None}
     seen["memory"]["pressure"] = None
-    assert len(health.judge(seen)) == 9
+    assert len(health.judge(seen)) == 10
 
 
 @pytest.mark.parametrize(

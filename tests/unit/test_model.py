@@ -254,3 +254,48 @@ def test_a_home_stands_under_its_login(login):
 def test_a_database_is_entered_by_the_login_of_its_account():
     sites = [{**SITE, "database": "velo_spip"}, {**SITE, "name": "b.test", "database": "velo_spip"}, {"name": "c.test"}]
     assert model.databases(sites) == [{"name": "velo_spip", "user": "velo"}]
+
+
+def test_a_version_that_is_gone_is_told_once_with_all_its_sites():
+    sites = [{**SITE, "name": f"{name}.test", "php": "5.6"} for name in ("a", "b")]
+    assert said(sites=sites) == [
+        (
+            "2 sites ask for PHP 5.6, which no runtime offers (there are: 7.4, 8.2, 8.4): a.test, b.test. "
+            "Change these sites or add the version to php_runtimes."
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mark", "when"), [({"retiring": True}, ""), ({"until": "2027-01-31"}, " on 2027-01-31"), ({}, None)]
+)
+def test_a_version_that_retires_is_a_notice_with_its_sites(mark, when):
+    runtimes = [{"version": "8.2", **mark}, {"version": "7.4", "retiring": True}]
+    expected = [
+        (
+            f"PHP 8.2 retires{when}, and 1 site still asks for it: velo.test. "
+            "Change `php` of each; the runtime cannot go before."
+        )
+    ]
+    assert model.notices([SITE, {"name": "static.test", "account": "velo"}], runtimes) == (expected if mark else [])
+
+
+@pytest.mark.parametrize("version", ["../../etc", "8.2/x", "8", "", "8.2\n"])
+def test_a_version_that_would_leave_its_directory_is_refused(version):
+    assert "is not a version of PHP" in said(versions=[*VERSIONS, version])[0]
+
+
+def test_a_runtime_is_declared_once():
+    assert said(versions=[*VERSIONS, "8.2"]) == ["PHP 8.2 is declared 2 times in php_runtimes: keep one."]
+
+
+@pytest.mark.parametrize("line", ["ErrorLog /nowhere/x", "  customlog x y", "</VirtualHost>", "<VirtualHost *:80>"])
+def test_directives_that_could_keep_apache_from_starting_are_refused(line):
+    (sentence,) = said(sites=[{**SITE, "apache": f"Header set X-A b\n{line}"}])
+    assert "The site velo.test says" in sentence
+    assert said(sites=[{**SITE, "apache": "Header set ErrorLog x"}]) == []
+
+
+def test_raw_directives_reach_the_virtual_host():
+    (host,) = model.virtual_hosts([{**SITE, "apache": "Header set A b"}])
+    assert host["apache"] == "Header set A b"

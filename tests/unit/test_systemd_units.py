@@ -134,7 +134,12 @@ class FakeSystemctl:
             self.shown += found
             return 0, "\n".join(show(name, **self.units.get(name, absent)) for name in found), ""
         self.calls.append((verb, *names))
-        changes = {"start": {"active": "active"}, "stop": {"active": "inactive"}, "enable": {"file": "enabled"}}
+        changes = {
+            "start": {"active": "active"},
+            "stop": {"active": "inactive"},
+            "enable": {"file": "enabled"},
+            "disable": {"file": "disabled"},
+        }
         for name in names:
             if name in self.broken:
                 self.units[name]["active"] = "failed"
@@ -222,3 +227,13 @@ def test_the_service_behind_a_pruned_socket_stops_with_it(run):
     result = run(systemctl, units=[{"name": "pool_kept.socket"}], prune=["pool_*.socket"])
     assert result["stopped"] == ["pool_old.service", "pool_old.socket"]
     assert systemctl.calls[0] == ("stop", "pool_old.service", "pool_old.socket")
+
+
+def test_surplus_can_be_left_to_a_later_task_by_name(run):
+    systemctl = FakeSystemctl(pool_old__socket={"triggers": "pool_old.service"}, pool_kept__socket={})
+    systemctl.units["pool_old.service"] = {"active": "inactive", "file": "static"}
+    units = [{"name": "pool_kept.socket"}]
+    result = run(systemctl, units=units, prune=["pool_*.socket"], leave=True)
+    assert (result["changed"], result["left"], systemctl.calls) == (False, ["pool_old.socket"], [])
+    assert run(systemctl, units=units, prune=["pool_*.socket"])["left"] == []
+    assert run(systemctl, units=units, prune=["pool_*.socket"], leave=True)["left"] == []

@@ -234,3 +234,11 @@ def test_no_request_runs_as_a_service():
     texts, _ = picture("web")
     assert {"LimitUIDRange 1000 65534", "LimitGIDRange 1000 65534"} <= set(lines(texts["/etc/apache2/apache2.conf"]))
     assert "AssignUserId nobody nogroup" in lines(texts["/etc/apache2/sites-enabled/000-unknown.conf"])
+
+
+def test_directives_of_one_site_stand_at_the_end_of_its_virtual_host_only():
+    sites = [{**SITES[0], "apache": "Header set X-A b\n<Location /x>\n    Require local\n</Location>\n"}, *SITES[1:]]
+    texts, _ = picture("sites", sites_sites=model.virtual_hosts(sites))
+    host = lines(texts["/etc/apache2/members/velo.test.conf"])
+    assert host[-5:] == ["Header set X-A b", "<Location /x>", "Require local", "</Location>", "</VirtualHost>"]
+    assert "X-A" not in "".join(text for path, text in texts.items() if "velo.test" not in path)
