@@ -272,7 +272,7 @@ def _limits(who: str, said: Entry, whole: Entry, versions: int) -> Iterator[str]
 def _bytes(memory: Any) -> int:
     text = str(memory)
     number = text.rstrip("KMGT")
-    return int(number) * 1024 ** " KMGT".index(text[len(number) :] or " ")
+    return int(number) << 10 * " KMGT".index(text[len(number) :] or " ")
 
 
 def _names(sites: Sequence[Entry]) -> Iterator[str]:
