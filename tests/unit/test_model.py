@@ -162,3 +162,20 @@ def test_a_home_stands_under_its_login(login):
 def test_a_database_is_entered_by_the_login_of_its_account():
     sites = [{**SITE, "database": "velo_spip"}, {**SITE, "name": "b.test", "database": "velo_spip"}, {"name": "c.test"}]
     assert model.databases(sites) == [{"name": "velo_spip", "user": "velo"}]
+
+
+def test_the_front_knows_names_and_what_a_site_wants_otherwise():
+    sites = [
+        {
+            "name": "velo.test",
+            "aliases": ["www.velo.test"],
+            "account": "velo",
+            "robots": {"train": "welcome"},
+            "expensive": 600,
+        },
+        {"name": "bourg.test", "account": "bourg", "php": "8.2"},
+    ]
+    assert model.front_sites(sites) == [
+        {"name": "velo.test", "aliases": ["www.velo.test"], "robots": {"train": "welcome"}, "expensive": 600},
+        {"name": "bourg.test", "aliases": []},
+    ]
