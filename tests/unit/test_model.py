@@ -299,3 +299,28 @@ def test_directives_that_could_keep_apache_from_starting_are_refused(line):
 def test_raw_directives_reach_the_virtual_host():
     (host,) = model.virtual_hosts([{**SITE, "apache": "Header set A b"}])
     assert host["apache"] == "Header set A b"
+
+
+def test_the_front_knows_names_and_what_a_site_wants_otherwise():
+    sites = [
+        {
+            "name": "velo.test",
+            "aliases": ["www.velo.test"],
+            "account": "velo",
+            "robots": {"train": "welcome"},
+            "expensive": 600,
+        },
+        {"name": "bourg.test", "account": "bourg", "php": "8.2"},
+    ]
+    accounts = [VELO, {"name": "bourg"}]
+    connections = model.limits(VELO, PROFILES)["connections"]
+    assert model.front_sites(sites, accounts, PROFILES) == [
+        {
+            "name": "velo.test",
+            "aliases": ["www.velo.test"],
+            "connections": connections,
+            "robots": {"train": "welcome"},
+            "expensive": 600,
+        },
+        {"name": "bourg.test", "aliases": [], "connections": connections},
+    ]
