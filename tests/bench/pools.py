@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -63,7 +64,7 @@ DEPLOY = """
 from pathlib import Path
 from pyinfra.operations import files
 
-for path in sorted(Path("written").rglob("*.conf"))[:{count}]:
+for path in sorted(Path("written").rglob("*.conf")):
     files.put(name=path.name, src=str(path), dest="/srv/bench-pyinfra/" + path.name, mode="644")
 """
 
@@ -158,7 +159,8 @@ class Ground:
             raise RuntimeError(
                 f"{', '.join(path.name for path in playbooks)} failed:\n{told[-4000:]}{complaint[-1000:]}"
             )
-        return Run(seconds, usage.ru_maxrss / 1024, list(_tasks(json.loads(told))))
+        answer, _end = json.JSONDecoder().raw_decode(told[told.index("{") :])  # warnings may follow
+        return Run(seconds, usage.ru_maxrss / 1024, list(_tasks(answer)))
 
 
 def _tasks(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -427,20 +429,25 @@ def prepare(ground: Ground) -> None:
     )
 
 
-def run(sites: int = 1085, compared: int = 50, rounds: int = 2) -> dict[str, Any]:
-    """Measure and return what `infini bench pools --json` prints."""
+@contextmanager
+def a_host() -> Iterator[tuple[Inventory, str]]:
+    """Make a bench, unless it stands already, and give its web host."""
     there = bool(staging.status()["hosts"])
     staging.create()
     inventory = Inventory(staging.INVENTORY)
-    host = inventory.hosts("webs")[0]
     try:
-        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-            ground = Ground(Path(directory), inventory, host, inventory.connection(host))
-            prepare(ground)
-            return measure(ground, sites, compared, rounds)
+        yield inventory, inventory.hosts("webs")[0]
     finally:
         if not there:
             staging.down()
+
+
+def run(sites: int = 1085, compared: int = 50, rounds: int = 2) -> dict[str, Any]:
+    """Measure and return what `infini bench pools --json` prints."""
+    with a_host() as (inventory, host), tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        ground = Ground(Path(directory), inventory, host, inventory.connection(host))
+        prepare(ground)
+        return measure(ground, sites, compared, rounds)
 
 
 def measure(ground: Ground, sites: int, compared: int, rounds: int) -> dict[str, Any]:
