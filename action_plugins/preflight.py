@@ -58,6 +58,8 @@ class ActionModule(ActionBase):
 
     def _model(self, task_vars):
         """Check accounts and sites as a whole: what no contract of a single variable can see."""
-        values, _ = self._values({"hosting_accounts": {}, "hosting_sites": {}, "php_runtimes": {}}, task_vars)
+        names = ("hosting_accounts", "hosting_sites", "hosting_redirections", "php_runtimes")
+        values, _ = self._values(names, task_vars)
         versions = [runtime["version"] for runtime in values.get("php_runtimes", [])]
-        return model.problems(values.get("hosting_accounts", []), values.get("hosting_sites", []), versions)
+        served = [*values.get("hosting_sites", []), *values.get("hosting_redirections", [])]
+        return model.problems(values.get("hosting_accounts", []), served, versions)
