@@ -63,7 +63,8 @@ class ActionModule(ActionBase):
 
     def _model(self, task_vars):
         """Check accounts and sites as a whole: what no contract of a single variable can see."""
-        names = ("hosting_accounts", "hosting_sites", "hosting_profiles", "php_runtimes")
+        names = ("hosting_accounts", "hosting_sites", "hosting_redirections", "hosting_profiles", "php_runtimes")
         values, _ = self._values(names, task_vars)
-        accounts, sites, profiles, runtimes = (values.get(name, []) for name in names)
-        return model.problems(accounts, sites, [runtime["version"] for runtime in runtimes], profiles)
+        accounts, sites, redirections, profiles, runtimes = (values.get(name, []) for name in names)
+        versions = [runtime["version"] for runtime in runtimes]
+        return model.problems(accounts, [*sites, *redirections], versions, profiles)

@@ -21,6 +21,7 @@ class FilterModule:
             "hosting_names": model.names,
             "hosting_peers": model.peers,
             "hosting_pools": model.pools,
+            "hosting_redirections": model.redirections,
             "hosting_unix_accounts": model.unix_accounts,
             "hosting_virtual_hosts": model.virtual_hosts,
             "php_packages": php.packages,

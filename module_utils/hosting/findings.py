@@ -89,6 +89,9 @@ SENTENCES: Mapping[str, Sentence] = {
     "page.text": Sentence(SITES, _("{url} shows another page ({family}): it does not hold “{text}”."), APPLY),
     "redirect.ok": Sentence(SITES, _("{url} leads to {to} ({family}).")),
     "redirect.unreached": Sentence(SITES, _("{url} does not answer over {family}: {reason}."), f"{WARNINGS}\n{APPLY}"),
+    "redirect.code": Sentence(
+        SITES, _("{url} leads on with the code {status} instead of {expected} ({family})."), APPLY
+    ),
     "redirect.none": Sentence(SITES, _("{url} does not lead to {to}: it answers {status} ({family})."), APPLY),
     "redirect.elsewhere": Sentence(SITES, _("{url} leads to “{location}” instead of {to} ({family})."), APPLY),
     "tls.old.ok": Sentence(TLS, _("{name} refuses TLS {version}, too old to protect anyone ({family}).")),

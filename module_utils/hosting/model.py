@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from . import firewall
 
@@ -25,6 +26,8 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _TOP_LABEL = re.compile(r"(?:[a-z]{2,63}|xn--[a-z0-9-]{1,59})")
 _DATABASE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _KEY = re.compile(r"(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]{20,}={0,3}(?: [^\n]*)?")
+_URL = re.compile(r"https?://([a-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?#][A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?")
+_CODES = (301, 302)
 _PASSWORD_HASH = re.compile(r"\$(?:y|gy|7|2b|6|5)\$[^:\s]+")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VERSION = re.compile(r"[0-9]{1,2}\.[0-9]{1,2}")
@@ -161,6 +164,16 @@ def virtual_hosts(sites: Iterable[Entry]) -> list[dict[str, Any]]:
             **({"apache": site["apache"]} if site.get("apache") else {}),
         }
         for site in sites
+        if not site.get("redirect")
+    ]
+
+
+def redirections(sites: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the sites that only lead elsewhere, as the role `sites` takes them."""
+    return [
+        {"name": site["name"], "aliases": list(site.get("aliases") or []), **site["redirect"]}
+        for site in sites
+        if site.get("redirect")
     ]
 
 
@@ -182,16 +195,21 @@ def peers(groups: Mapping[str, Sequence[str]], hosts: Mapping[str, Entry]) -> di
 
 
 def names(sites: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Return what the front and the certificates know of a site: its names."""
+    """Return what the certificates know of a site: its names."""
     return [{"name": site["name"], "aliases": list(site.get("aliases") or [])} for site in sites]
 
 
 def front_sites(sites: Iterable[Entry], accounts: Iterable[Entry], profiles: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Return what the front knows of a site: its names, its requests at once, and what else it wants for itself."""
+    """Return what the front knows of a site: its names, its requests at once, and what else it wants for itself.
+
+    A redirection has no limit of an account, and answers before it has a certificate.
+    """
     sites = list(sites)
     allowed = {account["name"]: limits(account, profiles)["connections"] for account in accounts}
     return [
-        {
+        {**known, "plain_http": True}
+        if site.get("redirect")
+        else {
             **known,
             "connections": site.get("connections") or allowed[site["account"]],
             **{key: site[key] for key in ("robots", "requests", "expensive") if site.get(key)},
@@ -310,13 +328,17 @@ def _names(sites: Sequence[Entry]) -> Iterator[str]:
         if len(claims) > 1:
             who = " and ".join(dict.fromkeys(claims))
             yield f"The name {name} is claimed {len(claims)} times in hosting_sites (by {who}): it leads to one site."
-        labels = name.split(".")
-        valid = len(labels) > 1 and all(_LABEL.fullmatch(label) for label in labels) and len(name) <= 253
-        if not valid or not _TOP_LABEL.fullmatch(labels[-1]):
+        if not _full_name(name):
             yield (
                 f"{name!r} cannot be the name of a site: write a full domain name in lower case, "
                 "accents as xn--… (`idn NAME` says how)."
             )
+
+
+def _full_name(name: str) -> bool:
+    labels = name.split(".")
+    valid = len(labels) > 1 and all(_LABEL.fullmatch(label) for label in labels) and len(name) <= 253
+    return valid and bool(_TOP_LABEL.fullmatch(labels[-1]))
 
 
 def _counted(names: Sequence[str]) -> str:
@@ -336,6 +358,9 @@ def _sites(sites: Sequence[Entry], accounts: set[str], versions: Sequence[str]) 
     unknown: dict[str, list[str]] = {}
     for site in sites:
         account, version = site.get("account"), site.get("php")
+        if site.get("redirect"):
+            yield from _redirect(site)
+            continue
         if not account:
             yield f"The site {site['name']} has no account: say whose it is (`account: …`)."
         elif account not in accounts:
@@ -357,6 +382,33 @@ def _sites(sites: Sequence[Entry], accounts: set[str], versions: Sequence[str]) 
                 f"{len(names)} sites ask for PHP {version}, which {which}: {', '.join(names)}. "
                 "Change these sites or add the version to php_runtimes."
             )
+
+
+def unfit_target(to: str) -> str:
+    """Return why an address cannot be where a redirection leads, empty when it can: it stands in Apache's files."""
+    found = _URL.fullmatch(to)
+    if not found or len(to) > 2000:
+        return "write a whole URL (https://…), accents as %…, those of the host name as xn--…"
+    return "" if _full_name(found[1]) else f"{found[1]} is no full domain name"
+
+
+def _redirect(site: Entry) -> Iterator[str]:
+    name, redirect = site["name"], site["redirect"]
+    more = sorted({"account", "php", "php_settings", "database", "cms"} & set(site))
+    if more:
+        yield f"The site {name} leads elsewhere (`redirect`), so it cannot have {', '.join(more)}: keep one of the two."
+    if not isinstance(redirect, Mapping) or not isinstance(redirect.get("to"), str):
+        return  # the contract of the variable says so
+    to = redirect["to"]
+    reason = unfit_target(to)
+    if reason:
+        yield f"The redirection of {name} cannot lead to {to!r}: {reason}."
+    elif urlsplit(to).hostname in (name, *(site.get("aliases") or [])):
+        yield f"The redirection of {name} leads to itself ({to}): a visitor would go round in circles."
+    if redirect.get("code") not in _CODES:
+        yield f"The redirection of {name} has the code {redirect.get('code')}: 301 (for good) or 302 (for now)."
+    if redirect.get("keep_path") and set(to) & set("?#"):
+        yield f"The redirection of {name} keeps the visitor's path: nothing can follow a ? or # in {to}."
 
 
 def _databases(sites: Sequence[Entry]) -> Iterator[str]:

@@ -18,6 +18,7 @@ import typer
 
 from infini.domains.cli import domains_app
 from infini.errors import InfiniError
+from infini.phrase import said
 
 app = typer.Typer(
     help="The platform of Infini. A first evening: `./infini staging up --yes`, then `./infini verify`.",
@@ -331,9 +332,10 @@ def _guarded(command: Callable[[], Any]) -> None:
     try:
         command()
     except InfiniError as error:
-        _say(f"✗ {error}")
+        told = said(*error.args)
+        _say(f"✗ {told}")
         if "--json" in sys.argv:
-            sys.stdout.write(json.dumps({"ok": False, "error": str(error)}) + "\n")
+            sys.stdout.write(json.dumps({"ok": False, "error": told}) + "\n")
         sys.exit(error.status)
     except KeyboardInterrupt:
         _say("Stopped. `infini staging status` shows what is there; running the command again goes on.")

@@ -139,6 +139,44 @@ def test_each_mistake_gets_one_sentence(accounts, site, sentence):
     assert sentence in problems[0]
 
 
+TO = {"to": "https://velo.test/fete?a=1#b", "code": 302}
+
+
+def test_a_redirection_needs_no_account():
+    assert said(sites=[SITE, {"name": "fete.test", "aliases": ["www.fete.test"], "redirect": TO}]) == []
+
+
+@pytest.mark.parametrize(
+    ("site", "sentence"),
+    [
+        ({"account": "velo", "php": "8.2"}, "(`redirect`), so it cannot have account, php: keep one of the two."),
+        ({"redirect": {**TO, "to": "velo.test"}}, "cannot lead to 'velo.test': write a whole URL"),
+        ({"redirect": {**TO, "to": "https://velo"}}, "cannot lead to 'https://velo': velo is no full domain name"),
+        ({"redirect": {**TO, "to": "https://vélo.test/"}}, "write a whole URL"),
+        ({"redirect": {**TO, "to": 'https://velo.test/"\n'}}, "write a whole URL"),
+        ({"redirect": {**TO, "to": "https://velo.test/${HOME}"}}, "write a whole URL"),
+        ({"redirect": {**TO, "to": "https://velo.test/" + "a" * 2000}}, "write a whole URL"),
+        ({"redirect": {**TO, "to": "https://fete.test/x"}}, "leads to itself (https://fete.test/x)"),
+        ({"aliases": ["velo.test"]}, "leads to itself"),
+        ({"redirect": {**TO, "code": 307}}, "has the code 307: 301 (for good) or 302 (for now)."),
+        ({"redirect": {**TO, "keep_path": True}}, "keeps the visitor's path: nothing can follow a ? or #"),
+    ],
+)
+def test_each_mistake_in_a_redirection_gets_one_sentence(site, sentence):
+    (problem,) = said(sites=[{"name": "fete.test", "redirect": TO, **site}])
+    assert problem.startswith(("The redirection of fete.test", "The site fete.test"))
+    assert sentence in problem
+
+
+def test_a_redirection_is_served_by_front_and_certificates_and_belongs_to_nobody():
+    sites = [SITE, {"name": "fete.test", "aliases": ["www.fete.test"], "redirect": {**TO, "keep_path": False}}]
+    assert [host["name"] for host in model.virtual_hosts(sites)] == ["velo.test"]
+    assert model.redirections(sites) == [{"name": "fete.test", "aliases": ["www.fete.test"], **TO, "keep_path": False}]
+    assert model.names(sites)[1] == {"name": "fete.test", "aliases": ["www.fete.test"]}
+    assert [site.get("plain_http", False) for site in model.front_sites(sites, [VELO], PROFILES)] == [False, True]
+    assert (len(model.pools(sites)), model.databases(sites), model.cms_sites(sites)) == (1, [], [])
+
+
 def test_a_password_that_is_no_hash_is_not_repeated():
     assert "bicyclette" not in said([{**VELO, "password_hash": "bicyclette"}])[0]
 

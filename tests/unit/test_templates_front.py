@@ -24,6 +24,7 @@ SITES = [
     {"name": "velo.test", "aliases": ["www.velo.test", "Ancien.Test"], "robots": {"train": "welcome", "seo": None}},
     {"name": "bourg.test", "node": "web2", "hsts": "none", "connections": 3},
     {"name": "jardin.test", "aliases": None, "requests": 20, "expensive": 30, "hsts": "max-age=60; includeSubDomains"},
+    {"name": "Fete.test", "plain_http": True},
 ]
 NODES = [
     {"name": "local", "address": "127.0.0.1", "port": 8080},
@@ -80,7 +81,15 @@ def test_all_names_of_a_site_lead_to_it_in_lower_case():
         "ancien.test": "velo.test",
         "bourg.test": "bourg.test",
         "jardin.test": "jardin.test",
+        "fete.test": "fete.test",
     }
+
+
+def test_only_what_says_so_is_answered_over_plain_http():
+    files = tree("front")
+    assert as_map(files["/etc/haproxy/maps/plain_http.map"]) == {"fete.test": "yes"}
+    (rule,) = words(files["/etc/haproxy/haproxy.cfg"], "http-request redirect")
+    assert " ".join(rule).endswith("|| { var(txn.site),map_str(/etc/haproxy/maps/plain_http.map) -m found }")
 
 
 def test_a_second_web_node_is_data():

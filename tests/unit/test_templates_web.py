@@ -39,6 +39,12 @@ SITES = [
         "php_disabled": ["exec", "system"],
     },
     {"name": "bourg.test", "account": "chorale"},
+    {
+        "name": "fete.test",
+        "aliases": ["www.fete.test"],
+        "redirect": {"to": "https://velo.test/%C3%A9?a=$1", "code": 302},
+    },
+    {"name": "ancien.test", "redirect": {"to": "https://velo.test/%C3%A9/", "code": 301, "keep_path": True}},
 ]
 FILTERS = {
     "combine": combine,
@@ -55,6 +61,7 @@ VARIABLES = {
         {"version": "7.4", "source": "tree", "suite": "bullseye"},
     ],
     "sites_sites": model.virtual_hosts(SITES),
+    "sites_redirections": model.redirections(SITES),
     "web_server_name": "web.infini.test",
 }
 
@@ -208,6 +215,25 @@ def test_an_alias_only_where_there_is_one():
     texts, _ = picture("sites")
     assert "ServerAlias www.velo.test" in lines(texts["/etc/apache2/members/velo.test.conf"])
     assert "ServerAlias" not in texts["/etc/apache2/members/chorale.test.conf"]
+
+
+def test_a_redirection_leads_to_its_target_as_it_is_written_and_leaves_challenges_alone():
+    host = lines(picture("sites")[0]["/etc/apache2/members/fete.test.conf"])
+    assert "ServerName https://fete.test:443" in host
+    assert "ServerAlias www.fete.test" in host
+    assert "AssignUserId nobody nogroup" in host
+    rule = r'RewriteRule "!^/\.well-known/acme-challenge/" "https://velo.test/\%C3\%A9?a=\$1" [R=302,NE,QSD,L]'
+    assert [line for line in host if line.startswith("RewriteRule")] == [rule]
+    assert not [line for line in host if line.startswith("DocumentRoot")]
+
+
+def test_a_redirection_may_keep_the_path():
+    host = lines(picture("sites")[0]["/etc/apache2/members/ancien.test.conf"])
+    rule = (
+        r'RewriteRule "^/(?!\.well-known/acme-challenge/)(.*)" "https://velo.test/\%C3\%A9/$1" [R=301,NE,B,BNP,BNE=/,L]'
+    )
+    assert [line for line in host if line.startswith("RewriteRule")] == [rule]
+    assert not [line for line in host if line.startswith("ServerAlias")]
 
 
 DANGEROUS = {"SetHandler", "AddHandler", "Action", "ProxyFCGISetEnvIf", "Options", "RemoveHandler", "SetInputFilter"}

@@ -16,6 +16,7 @@ from infini.domains.events import Event, LocalStore
 from infini.domains.observed import Delegation, DomainFacts, ParentAnswer, Parity, Tally
 from infini.domains.registries import rule_for
 from infini.domains.states import SIDE, Evidence, State, Verdict
+from infini.phrase import said
 
 NOW = datetime(2026, 3, 20, 9, 0, tzinfo=UTC)
 
@@ -144,9 +145,17 @@ def test_the_page_says_everything_and_lets_nothing_in():
     page = Board(rows, NOW).html()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
-    assert "1 sur 2" in page
+    assert "Terminés : 1 sur 2" in page
     assert f"expire le {board.date(days(3))}" in page
     assert "http" not in page.replace("http-equiv", ""), "the page fetches nothing"
+
+
+def test_a_move_that_is_taken_back_says_so():
+    back = row(going_back=State.CONSENTED, next=State.TTL_LOWERED)
+    page = Board((back,), NOW).html()
+    assert "revient en arrière, vers</dt><dd>accord donné" in page
+    assert "étape suivante" not in page
+    assert Row.from_json(back.to_json()) == back
 
 
 def test_an_empty_board_has_a_page():
@@ -162,7 +171,7 @@ def test_every_state_has_its_words():
         for i, state in enumerate(State)
         if state not in SIDE
     )
-    assert all(board.STATES[one.state] in Board(rows, NOW).html() for one in rows)
+    assert all(said(board.STATES[one.state]) in Board(rows, NOW).html() for one in rows)
 
 
 def test_files_are_written_where_they_are_wanted(tmp_path):
