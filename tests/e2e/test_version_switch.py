@@ -15,9 +15,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from infini.apply import playbook_path
-from infini.runner import play
-
 FROM, TO = "8.2", "8.4"
 SWITCHES = 20 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 1
 """In both directions each."""
@@ -59,6 +56,7 @@ class Visit:
             except (OSError, http.client.HTTPException) as problem:
                 self.failures.append(f"{time.strftime('%H:%M:%S')} {path}: {problem!r}")
                 connection.close()
+        connection.close()
 
     def count(self, path, status, text):
         """Take only what PHP itself can have said."""
@@ -90,12 +88,6 @@ def visitors(address, ca_file, *names):
 
 
 @pytest.fixture
-def sites(inventory):
-    """Give the declared sites."""
-    return inventory.get(inventory.hosts("webs")[0], "hosting_sites")
-
-
-@pytest.fixture
 def pair(sites, web):
     """Give the site that changes its version and a neighbour, each with a page that says by what it was made."""
     moving = next(site for site in sites if site.get("php") == FROM)
@@ -105,22 +97,6 @@ def pair(sites, web):
         web.run_expect([0], f"cat > {page} <<'END'\n{TEXT}\nEND\nchmod 644 {page}")
     yield moving["name"], neighbour["name"]
     web.check_output(f"rm {' '.join(pages)}")
-
-
-@pytest.fixture
-def apply_web(inventory):
-    """Give a function that applies the web playbook as `infini apply web` does, with other sites than declared."""
-
-    # All visitors come from this machine: to the front they would be one, and far too fast.
-    exempt = inventory.get(inventory.hosts("webs")[0], "base_ssh_trusted")
-
-    def apply(sites):
-        before = [playbook_path("preflight")]
-        variables = {"hosting_sites": sites, "front_exempt": exempt}
-        return play(playbook_path("web"), str(inventory.path), variables, before=before)
-
-    yield apply
-    play(playbook_path("web"), str(inventory.path))
 
 
 def on(version, name, sites):
