@@ -29,7 +29,7 @@ sys.path.append(str(ROOT / "tests/e2e"))
 from members import Site, put, site_of, visitor
 from members import run as on
 
-SECONDS = 20.0
+SECONDS = 10.0
 PER_SECOND = 10
 UNLIMITED_CHILDREN = 40
 RUNTIME = "/run/systemd/system.control"
