@@ -73,12 +73,23 @@ skipped_units:
 """
 
 import dataclasses
+import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.hosting import units as thinking
 
 LINKS = Path("/etc/systemd/system")
+UNIT_FILES = [LINKS, *map(Path, ("/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"))]
+OFF = thinking.Seen("")
+
+
+def newer_than(moment, path):
+    """Tell whether a file was changed after a moment; one that is not there was not."""
+    try:
+        return path.lstat().st_mtime > moment
+    except FileNotFoundError:
+        return False
 
 
 class Systemd:
@@ -100,12 +111,42 @@ class Systemd:
             self.module.fail_json(msg=f"systemd does not answer on this host: {err.strip() or out.strip()}")
         return thinking.parse_show(out)
 
-    def look(self, wanted, patterns):
-        """Return the wanted units by the name they were asked by, and those under the globs."""
-        seen = {state.name: state for state in self.show(patterns)}
-        names = [unit.name for unit in wanted if unit.name not in seen]  # asking for a thousand twice takes its time
+    def look(self, wanted, patterns, watch=()):
+        """Return what is known of the wanted units by the name they were asked by, and of those under the globs.
+
+        systemd takes milliseconds to tell all of a unit. So those that stand as wanted are only counted off its list,
+        as long as no unit file is newer than what it has read; the others are asked for.
+        """
+        names = [unit.name for unit in wanted]
+        if patterns and not self.files_changed():
+            enabled = self.enabled_under(patterns)
+            listed = {state.name: state for state in self.listed(patterns)}
+            seen = {
+                unit.name: dataclasses.replace(listed[unit.name], file_state="enabled")
+                for unit in wanted
+                if unit.enabled and unit.started and unit.name in enabled and listed.get(unit.name, OFF).stands
+            }
+            names += sorted(set(listed) - set(names))  # surplus, and what runs that should not
+        else:
+            seen = {state.name: state for state in self.show([*patterns, *watch])}
+        names = [name for name in names if name not in seen]
         named = {name: dataclasses.replace(state, name=name) for name, state in zip(names, self.show(names))}
         return {**seen, **named}
+
+    def listed(self, patterns):
+        """Return the units under the globs that systemd has loaded, with no more than its list says of them."""
+        code, out, err = self.call("list-units", "--all", "--full", "--plain", "--no-legend", "--", *patterns)
+        if code != 0:
+            self.module.fail_json(msg=f"systemd does not answer on this host: {err.strip() or out.strip()}")
+        return thinking.parse_list(out)
+
+    def files_changed(self):
+        """Tell whether a unit file may be newer than what systemd has read; old versions of it do not tell when."""
+        read = self.call("show", "--property=UnitsLoadTimestampMonotonic", "--value")[1].strip()
+        if not read.isdigit() or read == "0":
+            return True
+        moment = time.time() - time.monotonic() + int(read) / 1e6
+        return any(newer_than(moment, path) for root in UNIT_FILES for path in (root, *root.rglob("*")))
 
     def enabled_under(self, patterns):
         """Return the names under the globs that something wants at boot, loaded or not."""
@@ -156,13 +197,13 @@ def main():
         thinking.Wanted(thinking.full_name(unit["name"]), unit["enabled"], unit["state"] == "started")
         for unit in params["units"]
     ]
-    seen = systemd.look(wanted, params["prune"] + params["watch"])
+    seen = systemd.look(wanted, params["prune"], params["watch"])
     reload = params["daemon_reload"] == "always" or (
         params["daemon_reload"] == "auto" and any(s.needs_reload or s.load == "not-found" for s in seen.values())
     )
     if reload and not module.check_mode:
         systemd.call("daemon-reload")
-        seen = systemd.look(wanted, params["prune"] + params["watch"])
+        seen = systemd.look(wanted, params["prune"], params["watch"])
     try:
         if not module.check_mode:
             thinking.refuse_impossible(wanted, seen)

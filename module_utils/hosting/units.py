@@ -62,6 +62,11 @@ class Seen:
         return self.active in _RUNNING
 
     @property
+    def stands(self) -> bool:
+        """Whether the unit is there and runs."""
+        return self.load == "loaded" and self.running
+
+    @property
     def keeps_itself_off(self) -> bool:
         """Whether its own conditions (a clock it may not set, say) kept it off when it was last tried."""
         return self.conditions_fail and not self.running
@@ -123,6 +128,12 @@ def parse_show(text: str) -> list[Seen]:
                 )
             )
     return seen
+
+
+def parse_list(text: str) -> list[Seen]:
+    """Read the lines that `systemctl list-units --plain --no-legend` prints, without what they do not say."""
+    rows = (line.split() for line in text.splitlines())
+    return [Seen(row[0], load=row[1], active=row[2]) for row in rows if len(row) > 2]
 
 
 def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:

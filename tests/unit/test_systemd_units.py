@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 
 import pytest
 import systemd_units
@@ -120,12 +121,18 @@ class FakeSystemctl:
         self.units = {name.replace("__", "."): dict(state) for name, state in units.items()}
         self.calls = []
         self.shown = []
+        self.read = 0  # when systemd last read its files, in microseconds; 0: it does not say
         self.broken = set()
 
     def __call__(self, _module, argv, **_kwargs):
         if argv[0] == "journalctl":
             return 0, "the last words\n", ""
         verb, names = argv[3], argv[argv.index("--") + 1 :] if "--" in argv else []
+        if verb == "show" and not names:
+            return 0, f"{self.read}\n", ""
+        if verb == "list-units":
+            found = [(name, unit) for glob in names for name, unit in self.units.items() if fnmatch.fnmatch(name, glob)]
+            return 0, "".join(f"{name} loaded {unit['active']} running Text\n" for name, unit in found), ""
         if verb == "show":
             absent = {"load": "not-found", "active": "inactive", "file": "", "condition": "no", "tried": 0}
             found = [
@@ -172,13 +179,70 @@ def test_the_door_enables_and_starts_in_one_call_each(run):
     assert not run(systemctl, units=[{"name": "a"}, {"name": "b.socket"}])["changed"]
 
 
-def test_a_unit_that_stands_as_wanted_is_asked_for_once(run):
-    on = {"active": "active", "file": "enabled"}
-    names = ["php8.2@a.socket", "php8.2@b.socket"]
-    systemctl = FakeSystemctl(**dict.fromkeys(names, on))
-    result = run(systemctl, units=[{"name": name} for name in names], prune=["php*@*.socket"])
-    assert not result["changed"]
-    assert sorted(systemctl.shown) == names
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """The unit files of a host."""
+    (tmp_path / "sockets.target.wants").mkdir()
+    monkeypatch.setattr(systemd_units, "LINKS", tmp_path)
+    monkeypatch.setattr(systemd_units, "UNIT_FILES", [tmp_path, tmp_path / "missing"])
+    return tmp_path
+
+
+def age(folder):
+    """Make all unit files older than what systemd has read."""
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (0, 0), follow_symlinks=False)
+
+
+ON = {"active": "active", "file": "enabled"}
+POOLS = ["php8.2@a.socket", "php8.2@b.socket"]
+SET = {"units": [{"name": name} for name in POOLS], "prune": ["php*@*.socket"], "watch": ["php*@*.service"]}
+
+
+@pytest.fixture
+def pools(folder):
+    """A host on which both pools stand as wanted."""
+    for name in POOLS:
+        (folder / "sockets.target.wants" / name).symlink_to("/nowhere")
+    age(folder)
+    systemctl = FakeSystemctl(**dict.fromkeys(POOLS, ON))
+    systemctl.read = 1
+    return systemctl
+
+
+def test_units_that_stand_as_wanted_are_counted_off_the_list(run, pools):
+    assert not run(pools, **SET)["changed"]
+    assert pools.shown == []
+
+
+def test_a_systemd_that_does_not_say_when_it_read_is_asked_for_each_unit_once(run, pools):
+    pools.read = 0
+    assert not run(pools, **SET)["changed"]
+    assert sorted(pools.shown) == POOLS
+
+
+def test_a_file_newer_than_what_systemd_has_read_makes_it_asked(run, pools, folder):
+    (folder / "php8.2@.socket").touch()
+    pools.units[POOLS[0]]["needs_reload"] = "yes"
+    assert run(pools, **SET)["reloaded"]
+
+
+@pytest.mark.parametrize("change", [{"active": "failed"}, {"file": "disabled"}])
+def test_a_unit_that_does_not_stand_is_asked_for_and_mended(run, pools, folder, change):
+    pools.units[POOLS[0]].update(change)
+    if change.get("file"):
+        (folder / "sockets.target.wants" / POOLS[0]).unlink()
+        age(folder)
+    result = run(pools, **SET)
+    assert pools.shown[0] == POOLS[0]
+    assert POOLS[1] not in pools.shown
+    assert (result["enabled"] if change.get("file") else result["started"]) == [POOLS[0]]
+
+
+def test_a_surplus_unit_is_found_on_the_list(run, pools):
+    pools.units["php8.2@old.socket"] = dict(ON)
+    result = run(pools, **SET)
+    assert (result["stopped"], result["started"]) == (["php8.2@old.socket"], [])
 
 
 def test_check_mode_calls_nothing_and_a_missing_unit_would_start(run):
