@@ -5,6 +5,7 @@
 import importlib.machinery
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from datetime import UTC, date, datetime
