@@ -27,7 +27,7 @@ from rich.text import Text
 from infini.domains.events import Store
 from infini.domains.move import Move, Step
 from infini.domains.ports import ByHandError, WorldError
-from infini.domains.states import CHAIN, POINT_OF_NO_RETURN, RANK, Evidence, State, Verdict, judge, locked
+from infini.domains.states import CHAIN, POINT_OF_NO_RETURN, RANK, Evidence, State, Verdict, judge, locked, transfer_due
 from infini.phrase import Phrase, said
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -214,7 +214,7 @@ def row(evidence: Evidence, verdict: Verdict, since: datetime | None = None) -> 
         ds=bool(e.delegation and e.delegation.ds),
         locked=locked(e),
         code_expires=e.code_expires,
-        deadline=e.order.until if e.order and e.order.stage == "pending" else None,
+        deadline=transfer_due(e) if e.order and e.order.stage == "pending" else None,
         going_back=e.rollback_to,
     )
 

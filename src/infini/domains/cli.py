@@ -346,7 +346,7 @@ def _ask(decision: str, data: dict[str, str]) -> None:
 
     for field in DECISIONS.get(decision, ()):
         if field not in data and (field != "by" or decision == "consent") and sys.stdin.isatty():
-            data[field] = typer.prompt(said(QUESTIONS[field]), err=True)
+            data[field] = typer.prompt(said(QUESTIONS[field]), prompt_suffix=" : ", err=True)
 
 
 @domains_app.command()

@@ -787,7 +787,7 @@ class Move:
         if missing:
             raise RefusedError(
                 f"{self.domain}: à la décision « {kind} » il manque {', '.join(missing)} : "
-                f"ajoutez {' '.join(f'{key}=…' for key in missing)}."
+                f"ajoutez {' '.join(f'{key}=…' for key in missing)}"
             )
         with self.store.lock(self.domain, self.who or "tool"):
             kept = _checked(self.domain, kind, body, self.memory().recorded, self.clock.now())

@@ -480,6 +480,12 @@ def pending(e: Evidence) -> bool:
     return _status(e.rdap, "pending transfer") or (e.order is not None and e.order.stage in ("pending", "done"))
 
 
+def transfer_due(e: Evidence) -> datetime:
+    """Return when a transfer that nobody hurries is over: the registry's term, or what its registrar says if later."""
+    term = (e.ordered_at or e.now) + timedelta(days=e.rule.reserve_days if e.rule else 8)
+    return max(term, e.order.until) if e.order and e.order.until else term
+
+
 def registrar_changed(e: Evidence) -> bool:
     """Return whether the registry names another registrar than at the start."""
     return bool(e.rdap and e.rdap.registrar and e.old_registrar and e.rdap.registrar != e.old_registrar)
@@ -1115,9 +1121,7 @@ def _refused_order(e: Evidence, order: TransferOrder) -> Verdict:
 
 def _ordered(e: Evidence) -> Verdict:
     here = position(e)
-    started = e.ordered_at or e.now
-    days = e.rule.reserve_days if e.rule else 8
-    due = (e.order.until if e.order else None) or started + timedelta(days=days)
+    due = transfer_due(e)
     if e.now > due + timedelta(days=5):
         says = f"Le transfert aurait dû finir le {due:%d/%m/%Y} : demandez au nouveau bureau d'enregistrement."
         return _block(here, "transfer-late", says, "registry")

@@ -13,7 +13,7 @@ from rich.console import Console
 from infini.domains import board
 from infini.domains.board import Board, Row
 from infini.domains.events import Event, LocalStore
-from infini.domains.observed import Delegation, DomainFacts, ParentAnswer, Parity, Tally
+from infini.domains.observed import Delegation, DomainFacts, ParentAnswer, Parity, Tally, TransferOrder
 from infini.domains.registries import rule_for
 from infini.domains.states import SIDE, Evidence, State, Verdict
 from infini.phrase import said
@@ -60,6 +60,15 @@ def test_a_row_says_what_the_evidence_says():
     assert (found.mailboxes, found.mailboxes_left) == (2, 1)
     assert (found.probe_total, found.probe_failed, found.parity_queries) == (288, 3, 424)
     assert (found.ds, found.locked, found.since) == (True, True, days(-3))
+    assert found.going_back is None
+    assert board.row(evidence(rollback_to=State.CONSENTED), verdict).going_back == State.CONSENTED
+
+
+@pytest.mark.parametrize(("said_until", "due"), [(NOW, days(8)), (None, days(8)), (days(9), days(9))])
+def test_a_transfer_is_over_at_the_registry_s_term_or_later(said_until, due):
+    order = TransferOrder("7", "pending", until=said_until)
+    verdict = Verdict(State.TRANSFER_PENDING, State.TRANSFERRED, False, "en cours")
+    assert board.row(evidence(order=order, ordered_at=NOW), verdict).deadline == due
 
 
 def test_a_row_survives_its_store(tmp_path):
