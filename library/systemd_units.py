@@ -73,6 +73,7 @@ skipped_units:
 """
 
 import dataclasses
+import re
 import time
 from pathlib import Path
 
@@ -81,6 +82,7 @@ from ansible.module_utils.hosting import units as thinking
 
 LINKS = Path("/etc/systemd/system")
 UNIT_FILES = [LINKS, *map(Path, ("/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"))]
+LINK_FOLDERS = {".wants", ".requires"}
 OFF = thinking.Seen("")
 
 
@@ -118,8 +120,8 @@ class Systemd:
         as long as no unit file is newer than what it has read; the others are asked for.
         """
         names = [unit.name for unit in wanted]
+        enabled = self.enabled_under(patterns)
         if patterns and not self.files_changed():
-            enabled = self.enabled_under(patterns)
             listed = {state.name: state for state in self.listed(patterns)}
             seen = {
                 unit.name: dataclasses.replace(listed[unit.name], file_state="enabled")
@@ -131,7 +133,8 @@ class Systemd:
             seen = {state.name: state for state in self.show([*patterns, *watch])}
         names = [name for name in names if name not in seen]
         named = {name: dataclasses.replace(state, name=name) for name, state in zip(names, self.show(names))}
-        return {**seen, **named}
+        linked = {name: state.linked(name in enabled) for name, state in {**seen, **named}.items()}
+        return {**seen, **named, **{name: linked[name] for name in thinking.matching(linked, patterns)}}
 
     def listed(self, patterns):
         """Return the units under the globs that systemd has loaded, with no more than its list says of them."""
@@ -141,30 +144,44 @@ class Systemd:
         return thinking.parse_list(out)
 
     def files_changed(self):
-        """Tell whether a unit file may be newer than what systemd has read; old versions of it do not tell when."""
-        read = self.call("show", "--property=UnitsLoadTimestampMonotonic", "--value")[1].strip()
-        if not read.isdigit() or read == "0":
-            return True
-        moment = time.time() - time.monotonic() + int(read) / 1e6
-        return any(newer_than(moment, path) for root in UNIT_FILES for path in (root, *root.rglob("*")))
+        """Tell whether a unit file may be newer than what systemd has read, at its start or when last told to."""
+        said = self.call("show", "--property=UnitsLoadStartTimestampMonotonic,UnitsLoadTimestampMonotonic")[1]
+        read = max((int(value) for value in re.findall(r"=(\d+)$", said, re.MULTILINE)), default=0)
+        moment = time.time() - time.monotonic() + read / 1e6
+        files = (path for root in UNIT_FILES for path in (root, *root.rglob("*")))
+        # Links say what starts at boot; here they are read themselves.
+        return any(newer_than(moment, path) for path in files if not LINK_FOLDERS & {path.suffix, path.parent.suffix})
 
     def enabled_under(self, patterns):
         """Return the names under the globs that something wants at boot, loaded or not."""
         links = [link.name for link in LINKS.glob("*.wants/*")] + [link.name for link in LINKS.glob("*.requires/*")]
         return thinking.matching(links, patterns)
 
-    def apply(self, plan):
-        """Carry the plan out: first what goes, then what comes."""
+    def apply(self, plan, seen, patterns):
+        """Carry the plan out: first what goes, then what comes.
+
+        What is ours alone is known by its links, so it needs no daemon-reload (seconds, on a host with a thousand
+        sockets) after each change of them.
+        """
         for verb, names in (("stop", plan.stop), ("disable", plan.disable), ("enable", plan.enable)):
-            if names:
-                code, _out, err = self.call(verb, "--", *names)
-                if code != 0:
-                    self.module.fail_json(msg=f"systemctl {verb} failed on this host: {err.strip()}")
+            ours = thinking.matching(names, patterns) if verb != "stop" else set()
+            for options, some in (((), set(names) - ours), (("--no-reload",), ours)):
+                if some:
+                    code, _out, err = self.call(verb, *options, "--", *sorted(some))
+                    if code != 0:
+                        self.module.fail_json(msg=f"systemctl {verb} failed on this host: {err.strip()}")
         if plan.start:
-            self.call("reset-failed", "--", *plan.start)  # a unit that failed too often may be tried again
+            failed = [name for name in plan.start if seen[name].active == "failed"]
+            if failed:
+                self.call("reset-failed", "--", *failed)  # a unit that failed too often may be tried again
             code, _out, err = self.call("start", "--", *plan.start)
             if code != 0:
                 self.explain_failed_start(plan.start, err)
+
+    def not_standing(self, names):
+        """Return what systemd says of those of the names that do not run."""
+        standing = {state.name for state in self.listed(names) if state.stands} if names else set()
+        return {state.name: state for state in self.show([name for name in names if name not in standing])}
 
     def explain_failed_start(self, names, err):
         """Fail with the first unit that did not come up and the end of its journal."""
@@ -219,8 +236,8 @@ def main():
     left = thinking.alive(seen[name] for name in surplus) if params["leave"] else []
     plan = thinking.plan(wanted, seen, () if params["leave"] else surplus)
     if not module.check_mode:
-        systemd.apply(plan)
-        seen.update(systemd.look([unit for unit in wanted if unit.name in plan.start], []))
+        systemd.apply(plan, seen, params["prune"])
+        seen.update(systemd.not_standing(plan.start))
     skipped = [name for name in plan.start if seen.get(name, thinking.Seen(name)).keeps_itself_off]
     plan = plan.without_start(skipped)
     module.exit_json(

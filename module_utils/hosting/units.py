@@ -66,6 +66,11 @@ class Seen:
         """Whether the unit is there and runs."""
         return self.load == "loaded" and self.running
 
+    def linked(self, enabled: bool) -> Seen:
+        """Return the same with what the links say of it: systemd may not have read them since they changed."""
+        states = ("disabled", "enabled")
+        return replace(self, file_state=states[enabled]) if self.file_state in states else self
+
     @property
     def keeps_itself_off(self) -> bool:
         """Whether its own conditions (a clock it may not set, say) kept it off when it was last tried."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import time
 
 import pytest
 import systemd_units
@@ -121,7 +122,8 @@ class FakeSystemctl:
         self.units = {name.replace("__", "."): dict(state) for name, state in units.items()}
         self.calls = []
         self.shown = []
-        self.read = 0  # when systemd last read its files, in microseconds; 0: it does not say
+        self.without_reload = []
+        self.read = 0  # when systemd was last told to read its files, in microseconds
         self.broken = set()
 
     def __call__(self, _module, argv, **_kwargs):
@@ -129,7 +131,7 @@ class FakeSystemctl:
             return 0, "the last words\n", ""
         verb, names = argv[3], argv[argv.index("--") + 1 :] if "--" in argv else []
         if verb == "show" and not names:
-            return 0, f"{self.read}\n", ""
+            return 0, f"UnitsLoadStartTimestampMonotonic=1\nUnitsLoadTimestampMonotonic={self.read}\n", ""
         if verb == "list-units":
             found = [(name, unit) for glob in names for name, unit in self.units.items() if fnmatch.fnmatch(name, glob)]
             return 0, "".join(f"{name} loaded {unit['active']} running Text\n" for name, unit in found), ""
@@ -141,6 +143,7 @@ class FakeSystemctl:
             self.shown += found
             return 0, "\n".join(show(name, **self.units.get(name, absent)) for name in found), ""
         self.calls.append((verb, *names))
+        self.without_reload += names if "--no-reload" in argv else []
         changes = {
             "start": {"active": "active"},
             "stop": {"active": "inactive"},
@@ -205,9 +208,7 @@ def pools(folder):
     for name in POOLS:
         (folder / "sockets.target.wants" / name).symlink_to("/nowhere")
     age(folder)
-    systemctl = FakeSystemctl(**dict.fromkeys(POOLS, ON))
-    systemctl.read = 1
-    return systemctl
+    return FakeSystemctl(**dict.fromkeys(POOLS, ON))
 
 
 def test_units_that_stand_as_wanted_are_counted_off_the_list(run, pools):
@@ -215,10 +216,17 @@ def test_units_that_stand_as_wanted_are_counted_off_the_list(run, pools):
     assert pools.shown == []
 
 
-def test_a_systemd_that_does_not_say_when_it_read_is_asked_for_each_unit_once(run, pools):
-    pools.read = 0
+def test_where_files_are_newer_each_unit_is_asked_for_once(run, pools, folder):
+    (folder / "other.service").touch()
     assert not run(pools, **SET)["changed"]
     assert sorted(pools.shown) == POOLS
+
+
+def test_what_systemd_was_told_to_read_since_its_start_counts(run, pools, folder):
+    (folder / "other.service").touch()
+    pools.read = int((time.monotonic() + 60) * 1e6)
+    run(pools, **SET)
+    assert pools.shown == []
 
 
 def test_a_file_newer_than_what_systemd_has_read_makes_it_asked(run, pools, folder):
@@ -243,6 +251,21 @@ def test_a_surplus_unit_is_found_on_the_list(run, pools):
     pools.units["php8.2@old.socket"] = dict(ON)
     result = run(pools, **SET)
     assert (result["stopped"], result["started"]) == (["php8.2@old.socket"], [])
+
+
+def test_what_is_ours_alone_is_known_by_its_links_and_changes_without_a_daemon_reload(run, pools, folder):
+    pools.units["a.service"] = dict(OFF)
+    (folder / "sockets.target.wants" / POOLS[0]).unlink()
+    more = {**SET, "units": [*SET["units"], {"name": "a"}]}
+    result = run(pools, **more)  # systemd still believes that the link is there
+    assert result["enabled"] == [POOLS[0], "a.service"]
+    assert pools.without_reload == [POOLS[0]]
+
+
+def test_only_a_unit_that_failed_is_told_to_forget_it(run):
+    systemctl = FakeSystemctl(a__service={**OFF, "active": "failed"}, b__service=OFF)
+    run(systemctl, units=[{"name": "a"}, {"name": "b"}])
+    assert ("reset-failed", "a.service") in systemctl.calls
 
 
 def test_check_mode_calls_nothing_and_a_missing_unit_would_start(run):
@@ -293,7 +316,8 @@ def test_the_service_behind_a_pruned_socket_stops_with_it(run):
     assert systemctl.calls[0] == ("stop", "pool_old.service", "pool_old.socket")
 
 
-def test_surplus_can_be_left_to_a_later_task_by_name(run):
+def test_surplus_can_be_left_to_a_later_task_by_name(run, folder):
+    (folder / "sockets.target.wants/pool_kept.socket").symlink_to("/nowhere")
     systemctl = FakeSystemctl(pool_old__socket={"triggers": "pool_old.service"}, pool_kept__socket={})
     systemctl.units["pool_old.service"] = {"active": "inactive", "file": "static"}
     units = [{"name": "pool_kept.socket"}]

@@ -224,7 +224,7 @@ def test_a_domain_s_file_says_what_to_serve_and_a_second_time_changes_nothing(fr
         {"name": NAME, "redirect": {"to": TO, "code": 301}},
         {"name": f"www.{NAME}", "redirect": {"to": TO, "code": 302}},
     ]
-    assert model.problems([], read(tmp_path), [], []) == []
+    assert model.problems([], read(tmp_path), [], [{"name": model.DEFAULT_PROFILE}]) == []
     assert "SPDX-License-Identifier" in path.read_text()
     door.provision(NAME, list(reversed(two)))
     assert path.stat().st_mtime_ns == before.st_mtime_ns
