@@ -49,7 +49,7 @@ def test_a_file_edited_by_hand_is_named_refused_and_overwritten_when_told():
 def test_a_changed_pool_variable_shows_exactly_its_files_in_check_mode():
     plays = ["playbooks/preflight.yml", "playbooks/web.yml"]
     done = subprocess.run(
-        ["ansible-playbook", "-i", "inventory/staging", *plays, "--check", "--diff", "-e", '{"php_pool_children": 7}'],
+        ["ansible-playbook", "-i", "inventory/staging", *plays, "--check", "--diff", "-e", '{"php_pool_idle_seconds": 31}'],
         cwd=ROOT,
         capture_output=True,
         text=True,
