@@ -52,6 +52,8 @@ class Limits:
     clock_seconds: float = 30.0
     lists_days: float = 3.0
     near_percent: int = 90
+    # All children busy for a moment is what a pool is for; all the time is a site that needs another profile.
+    full_times: int = 20
 
 
 def run_command(command: Sequence[str]) -> tuple[int, str]:
@@ -392,7 +394,7 @@ def _judge_accounts(accounts: Sequence[Mapping[str, Any]], limits: Limits) -> li
     for account in accounts:
         name = str(account["slice"]).rpartition("-")[2].removesuffix(".slice")
         for kind, count in account["hits"].items():
-            if count:
+            if count >= (limits.full_times if kind == "full" else 1):
                 found.append(Finding(f"{name}:{kind}", f"limit.{kind}", {"account": name, "count": count}))
         shares = [share for share in (account["memory"], account["tasks"]) if share is not None]
         if not shares:

@@ -250,7 +250,7 @@ def test_a_host_that_is_well():
         (["accounts", 0, "tasks"], 90, "account.near"),
         (["accounts", 0, "hits"], {"killed": 1, "refused": 0, "full": 0}, "limit.killed"),
         (["accounts", 0, "hits"], {"killed": 0, "refused": 1, "full": 0}, "limit.refused"),
-        (["accounts", 0, "hits"], {"killed": 0, "refused": 0, "full": 1}, "limit.full"),
+        (["accounts", 0, "hits"], {"killed": 0, "refused": 0, "full": 20}, "limit.full"),
         (["files"], 90, "files.near"),
         (["quarantined"], [{"name": "velo.test", "path": "/x", "reason": "y"}], "quarantine.refused"),
     ],
