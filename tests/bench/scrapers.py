@@ -64,7 +64,9 @@ def run() -> dict[str, Any]:
     staging.keep_authority(inventory)
     web = inventory.hosts("webs")[0]
     container = f"infini-{inventory.get(web, 'bench_name')}-{web}"
-    site = next(site["name"] for site in inventory.get(web, "hosting_sites") if site["cms"]["kind"] == "wordpress")
+    site = next(
+        site["name"] for site in inventory.get(web, "hosting_sites") if site.get("cms", {}).get("kind") == "wordpress"
+    )
     addresses = [inventory.get(web, family) for family in ("hosting_ipv4", "hosting_ipv6")]
     crowd = crowds.Crowd(addresses, inventory.get(web, "hosting_authorities")[0])
     reload_front(container)

@@ -18,7 +18,7 @@ def two(sites):
 
 def changed(sites, **more):
     """Return the sites with some words more about those that are named."""
-    return [{**site, **more.get(site["account"], {})} for site in sites]
+    return [{**site, **more.get(site.get("account"), {})} for site in sites]
 
 
 def test_a_syntax_error_costs_its_own_site_only(two, sites, apply_web, web, inventory):

@@ -26,7 +26,8 @@ def sites(inventory):
     """Give one site of each kind."""
     found = {}
     for site in inventory.get(inventory.hosts("webs")[0], "hosting_sites"):
-        found.setdefault(site["cms"]["kind"], site["name"])
+        if site.get("cms"):
+            found.setdefault(site["cms"]["kind"], site["name"])
     return found
 
 
