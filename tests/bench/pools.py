@@ -341,11 +341,10 @@ def _pyinfra(ground: Ground, deploy: str) -> float:
 # --- live pools -----------------------------------------------------------------------------------------------------
 
 
-def live(ground: Ground, count: int, rounds: int) -> dict[str, Any]:
+def live(ground: Ground, count: int, accounts: int, rounds: int) -> dict[str, Any]:
     """Apply so many sites with their sockets to a host that has none; then nothing, one change, one removal."""
-    declared = members(count)
+    declared = {**members(accounts), "hosting_sites": members(count)["hosting_sites"]}
     play, preflight = ground.directory / "pools.yml", ROOT / "playbooks/preflight.yml"
-    accounts = ground.play(ground.directory / "accounts.yml", variables=declared)
     first = ground.play(play, variables=declared)
     if (
         there := int(ground.ask("systemctl list-units --state=active --plain --no-legend 'php*@*.socket' | wc -l"))
@@ -358,7 +357,6 @@ def live(ground: Ground, count: int, rounds: int) -> dict[str, Any]:
     removal = ground.play(play, variables=without_last(switched(declared)))
     return {
         "sites": count,
-        "accounts from nothing": round(accounts.seconds, 2),
         "run from nothing": round(first.seconds, 2),
         "files": round(first.of("host_tree"), 2),
         "sockets": round(first.of("systemd_units"), 2),
@@ -412,23 +410,26 @@ def unchanged(run: Run) -> Run:
     return run
 
 
-def prepare(ground: Ground) -> None:
-    """Write the playbooks and give the host what is not measured: packages, PHP trees, Apache."""
+def prepare(ground: Ground, accounts: int) -> float:
+    """Write the playbooks and give the host what is there before: packages, PHP trees, Apache, accounts.
+
+    Return the seconds of the accounts.
+    """
     for role in ("php", "sites"):
         copy_tree(ground, role)
     ground.file("empty.yml", [{**HEADER, "tasks": []}])
     ground.file("write.yml", [{**HEADER, "tasks": WRITE}])
     ground.file("loop.yml", [{**HEADER, "tasks": LOOP}])
-    ground.file("accounts.yml", [role_play("accounts")])
     ground.file("pools.yml", [role_play("php", "sites")])
-    ground.file("web.yml", [role_play("web")])
+    ground.file("web.yml", [role_play("accounts", "web")])
     ground.file("nothing.py", "")
     ground.file("deploy.py", DEPLOY)
-    ground.play(
+    made = ground.play(
         ROOT / "playbooks/php_trees.yml",
         *(ground.directory / name for name in ("web.yml", "pools.yml")),
-        variables=emptied(members(0)),
+        variables=emptied(members(accounts)),
     )
+    return made.of("accounts")
 
 
 @contextmanager
@@ -448,8 +449,10 @@ def run(sites: int = 1085, compared: int = 50, rounds: int = 2) -> dict[str, Any
     """Measure and return what `infini bench pools --json` prints."""
     with a_host() as (inventory, host), tempfile.TemporaryDirectory(prefix="bench-") as directory:
         ground = Ground(Path(directory), inventory, host, inventory.connection(host))
-        prepare(ground)
-        return measure(ground, sites, compared, rounds)
+        accounts = prepare(ground, sites)
+        answer = measure(ground, sites, compared, rounds)
+        answer["measures"][f"{sites} accounts"] = {"from nothing": round(accounts, 1)}
+        return answer
 
 
 def measure(ground: Ground, sites: int, compared: int, rounds: int) -> dict[str, Any]:
@@ -459,10 +462,10 @@ def measure(ground: Ground, sites: int, compared: int, rounds: int) -> dict[str,
     small, whole = min(100, sites), sites
     alive = {}
     for count in dict.fromkeys((small, whole)):
-        alive[count] = live(ground, count, rounds)
+        alive[count] = live(ground, count, sites, rounds)
         if count == whole:
             restarted = reboot(ground, f"infini-{staging.name()}-{ground.host}", count - 1)
-        ground.play(ground.directory / "pools.yml", variables=emptied(members(count)))
+        ground.play(ground.directory / "pools.yml", variables=emptied(members(sites)))
     ours = alive[whole]
     ten, one = sets[10000], sets[1000]
     ratios = {

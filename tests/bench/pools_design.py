@@ -25,7 +25,7 @@ VERSION = "8.2"
 PAGE = """<?php
 if (isset($_GET['busy'])) {
     $held = str_repeat('x', 16 << 20);
-    usleep(3000000);
+    usleep(6000000);
 }
 echo posix_geteuid();
 """
@@ -34,7 +34,7 @@ WORKER = r'''
 import glob, json, os, pwd, re, socket, struct, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 
-design, version, accounts, busy, requests = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+design, version, accounts, busy, awake, requests = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 names = ["membre%05d" % number for number in range(accounts)]
 own = "/run/bench-design"
 
@@ -104,7 +104,7 @@ result["first request (ms)"] = round(median(first) * 1000, 1)
 result["second request (ms)"] = round(median([visit(name) for name in names[:busy]]) * 1000, 1)
 with ThreadPoolExecutor(busy * 2) as pool:
     waiting = [pool.submit(visit, name, "busy") for name in names[:busy] for _ in range(2)]
-    time.sleep(2.2)
+    time.sleep(4.5)  # all of them hold their memory now
     result[f"{busy} busy"] = memory()
     [one.result() for one in waiting]
 with ThreadPoolExecutor(4) as pool:
@@ -114,11 +114,10 @@ with ThreadPoolExecutor(4) as pool:
     begin = time.perf_counter()
     list(pool.map(visit, (names[:busy] * requests)[:requests]))
     result[f"requests a second, {busy} accounts"] = round(requests / (time.perf_counter() - begin))
-for at in range(0, accounts, 50):
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(visit, names[at:at + 50]))
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(visit, names[:awake]))
 time.sleep(35)  # longer than a process waits for its next request
-result["idle, all visited once"] = memory()
+result[f"idle, {awake} visited"] = memory()
 if design == "chosen":
     result["stop of all masters (s)"] = round(call("systemctl", "stop", f"php{version}@*.service"), 2)
     result["idle, masters at rest"] = memory()
@@ -128,15 +127,17 @@ print(json.dumps(result))
 '''
 
 
-def run(accounts: int = 500, busy: int = 50, requests: int = 2000) -> dict[str, Any]:
-    """Measure both designs and return what `infini bench pools_design --json` prints."""
+def run(accounts: int = 500, busy: int = 50, awake: int = 150, requests: int = 2000) -> dict[str, Any]:
+    """Measure both designs and return what `infini bench pools_design --json` prints.
+
+    `awake` accounts have their masters at the same time: all of them would not fit into a host of the bench.
+    """
     with pools.a_host() as (inventory, host), tempfile.TemporaryDirectory(prefix="bench-") as directory:
         ground = pools.Ground(Path(directory), inventory, host, inventory.connection(host))
-        pools.prepare(ground)
+        pools.prepare(ground, accounts)
         declared = pools.members(accounts)
         declared["hosting_sites"] = [{**site, "php": VERSION} for site in declared["hosting_sites"]]
-        for playbook in ("accounts.yml", "pools.yml"):
-            ground.play(ground.directory / playbook, variables=declared)
+        ground.play(ground.directory / "pools.yml", variables=declared)
         page = ground.file("design.php", PAGE)
         ground.ssh(
             "cat >/run/design.php && for home in /srv/members/membre*/www/*/; do"
@@ -144,11 +145,13 @@ def run(accounts: int = 500, busy: int = 50, requests: int = 2000) -> dict[str, 
             page,
         )
         try:
-            found = {design: _weigh(ground, design, accounts, busy, requests) for design in ("chosen", "rejected")}
+            found = {
+                design: _weigh(ground, design, accounts, busy, awake, requests) for design in ("chosen", "rejected")
+            }
         finally:
             ground.ssh("rm -f /srv/members/membre*/www/*/design.php; rm -rf /run/design.php /run/bench-design")
             ground.play(ground.directory / "pools.yml", variables=pools.emptied(declared))
-    return {"ok": True, "measures": found, "ratios": _ratios(found, busy)}
+    return {"ok": True, "measures": found, "ratios": _ratios(found, busy, awake)}
 
 
 def _weigh(ground: pools.Ground, design: str, *numbers: int) -> dict[str, Any]:
@@ -160,11 +163,11 @@ def _weigh(ground: pools.Ground, design: str, *numbers: int) -> dict[str, Any]:
     return answer
 
 
-def _ratios(found: dict[str, dict[str, Any]], busy: int) -> dict[str, float]:
+def _ratios(found: dict[str, dict[str, Any]], busy: int, awake: int) -> dict[str, float]:
     """Compare the two designs, chosen by rejected."""
     chosen, rejected = found["chosen"], found["rejected"]
     plain = ("start (s)", "first request (ms)", "second request (ms)", f"requests a second, {busy} accounts")
-    weighed = (f"{busy} busy", "idle, all visited once")
+    weighed = (f"{busy} busy", f"idle, {awake} visited")
     return {
         **{f"{name}, chosen/rejected": chosen[name] / rejected[name] for name in plain},
         **{f"memory {name}, chosen/rejected": chosen[name]["MB"] / rejected[name]["MB"] for name in weighed},
