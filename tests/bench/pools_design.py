@@ -116,7 +116,7 @@ with ThreadPoolExecutor(4) as pool:
     result[f"requests a second, {busy} accounts"] = round(requests / (time.perf_counter() - begin))
 with ThreadPoolExecutor(2) as pool:
     list(pool.map(visit, names[:awake]))
-time.sleep(35)  # longer than a process waits for its next request
+time.sleep(60)  # longer than a process waits for its next request
 result[f"idle, {awake} visited"] = memory()
 if design == "chosen":
     result["stop of all masters (s)"] = round(call("systemctl", "stop", f"php{version}@*.service"), 2)

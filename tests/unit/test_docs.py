@@ -20,7 +20,7 @@ from infini.cli import app
 from infini.tree_render import Renderer, environment
 
 PROFILES = plays.read_yaml(ROOT / "inventory/staging/group_vars/all/profiles.yml")["hosting_profiles"]
-PAGES = [ROOT / "README.md", ROOT / "README.fr.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.fr.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`(\./infini [^`\n]+)`")
 NAMED = re.compile(r"\A(?:# |\{# )((?:roles|inventory|playbooks)/\S+)(?: #\})?\n")
