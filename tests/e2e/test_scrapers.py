@@ -209,7 +209,7 @@ def test_a_network_is_asked_to_wait_and_soon_let_in_again(crowd, sites, web):
 def test_a_full_site_sends_its_own_visitors_away_and_nobody_else_s(crowd, sites, web):
     full, other = sites["wordpress"], sites["spip"]
     with slow_page(web, full) as path:
-        tell(web, f"add map /etc/haproxy/maps/connections.map {full} 3")
+        tell(web, f"set map /etc/haproxy/maps/connections.map {full} 3")
         headers = crowds.browser(crowds.FIREFOX.format(133))
         visits = [
             crowds.Visit("crowd", f"198.18.7.{number}", full, [crowds.Ask(path, headers)]) for number in range(1, 9)
