@@ -74,6 +74,8 @@ class ActionModule(ActionBase):
                 "source": {"type": "path"},
                 "name": {"type": "str"},
                 "confirm": {"type": "bool", "default": False},
+                "write": {"type": "bool", "default": True},
+                "prune": {"type": "bool", "default": True},
             }
         )
         if arguments["confirm"]:
@@ -108,6 +110,8 @@ class ActionModule(ActionBase):
             Display().warning(
                 f"an earlier run broke before its handlers ran, now they do: {', '.join(result['pending'])}"
             )
+        for one in result.get("quarantined", []):
+            Display().warning(f"{one['path']} was refused and stands as before: {one['reason']}")
         if not result.get("failed"):
             self._notify(result)
         return result
@@ -192,6 +196,8 @@ class ActionModule(ActionBase):
             overwrite=tuple(variables.paths("host_tree_overwrite")),
             allow_removal=tuple("/" + path.strip("/") for path in variables.paths("host_tree_allow_removal")),
             run=self._run() if self._can_confirm() else "",
+            write=arguments["write"],
+            prune=arguments["prune"],
         )
 
     def _read(self, path: Path) -> tuple[bytes, bool]:

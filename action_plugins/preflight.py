@@ -29,7 +29,7 @@ class ActionModule(ActionBase):
                 "refused": True,
                 "msg": f"Nothing was touched. In the inventory, for {host}:\n- " + "\n- ".join(problems),
             }
-        return {**result, "changed": False}
+        return {**result, "changed": False, "notices": list(self._notices(task_vars))}
 
     def _problems(self, task_vars):
         specs = {role: preflight.role_spec(role) for role in preflight.all_roles()}
@@ -44,11 +44,11 @@ class ActionModule(ActionBase):
             yield from errors or preflight.contract_errors(spec, values)
         yield from self._model(task_vars)
 
-    def _values(self, spec, variables):
+    def _values(self, names, variables):
         """Template what is declared of a contract; what refers to something undefined is a sentence."""
         self._templar.available_variables = variables
         values, errors = {}, []
-        for name in spec:
+        for name in names:
             if name in variables:
                 try:
                     values[name] = self._templar.template(variables[name])
@@ -56,8 +56,15 @@ class ActionModule(ActionBase):
                     errors.append(f"{name} cannot be computed: {error.message}")
         return values, errors
 
+    def _notices(self, task_vars):
+        """Tell what works today and will not for ever."""
+        values, _ = self._values({"hosting_sites": {}, "php_runtimes": {}}, task_vars)
+        return model.notices(values.get("hosting_sites", []), values.get("php_runtimes", []))
+
     def _model(self, task_vars):
         """Check accounts and sites as a whole: what no contract of a single variable can see."""
-        values, _ = self._values({"hosting_accounts": {}, "hosting_sites": {}, "php_runtimes": {}}, task_vars)
-        versions = [runtime["version"] for runtime in values.get("php_runtimes", [])]
-        return model.problems(values.get("hosting_accounts", []), values.get("hosting_sites", []), versions)
+        names = ("hosting_accounts", "hosting_sites", "hosting_redirections", "hosting_profiles", "php_runtimes")
+        values, _ = self._values(names, task_vars)
+        accounts, sites, redirections, profiles, runtimes = (values.get(name, []) for name in names)
+        versions = [runtime["version"] for runtime in runtimes]
+        return model.problems(accounts, [*sites, *redirections], versions, profiles)

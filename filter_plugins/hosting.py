@@ -15,9 +15,13 @@ class FilterModule:
         return {
             "hosting_cms_sites": model.cms_sites,
             "hosting_databases": model.databases,
+            "hosting_default_limits": model.default_limits,
+            "hosting_front_sites": model.front_sites,
+            "hosting_members": model.members,
             "hosting_names": model.names,
             "hosting_peers": model.peers,
             "hosting_pools": model.pools,
+            "hosting_redirections": model.redirections,
             "hosting_unix_accounts": model.unix_accounts,
             "hosting_virtual_hosts": model.virtual_hosts,
             "php_packages": php.packages,

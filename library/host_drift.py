@@ -49,8 +49,9 @@ files:
       description:
         - What is wrong with it.
         - C(interrupted) stands for a run that was killed and that the next one will undo.
+        - C(quarantined) stands for a file that a validation refused; C(diff) holds its words.
       type: str
-      choices: [modified, missing, attributes, interrupted]
+      choices: [modified, missing, attributes, interrupted, quarantined]
     diff:
       description: A unified diff from what was written to what stands there now.
       type: str

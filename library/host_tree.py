@@ -23,6 +23,9 @@ description:
     C(adopt).
   - A plan that removes more than 30 % of the files of a directory (more than 2 when there are fewer than 10) is
     refused, unless the variable C(host_tree_allow_removal) lists the directory.
+  - A validation marked C(quarantine) costs only the files that its command names; they stand as before (or are absent),
+    all others are written, and every run says so and tries again until they are mended. The file that the command
+    names last goes first, then it judges again; if it names none, everything is put back.
   - "Handlers named in C(notify) are called for the files that changed. When the play has the handler C(Confirm the
     trees) (M(host_tree) with O(confirm=true)), those that a broken run still owes are called by the next."
   - C(Reload X) is left out when C(Restart X) is called as well.
@@ -38,6 +41,18 @@ options:
     description: Write nothing, but note that the handlers of this run have run. Only useful in a handler.
     type: bool
     default: false
+  write:
+    description:
+      - Whether to write what the tree declares. C(false) only removes what it does not declare any more, after an
+        earlier task of the same tree with O(prune=false).
+    type: bool
+    default: true
+  prune:
+    description:
+      - Whether to remove what the tree does not declare any more. C(false) leaves that to a later task of the same
+        tree, says what is left, and has the brake and hand edits judged already.
+    type: bool
+    default: true
   request:
     description: What the action plugin tells the host. Not for playbooks.
     type: str
@@ -65,6 +80,9 @@ EXAMPLES = r"""
 # validate:
 #   - files: ["etc/haproxy/**"]
 #     command: [haproxy, -c, -f, /etc/haproxy/haproxy.cfg]
+#   - files: ["etc/haproxy/sites/*"]
+#     command: [haproxy, -c, -f, /etc/haproxy/haproxy.cfg, -f, /etc/haproxy/sites]
+#     quarantine: true
 # notify:
 #   "etc/haproxy/**": Reload HAProxy
 
@@ -92,6 +110,17 @@ seconds:
   type: dict
   returned: always
   sample: {render: 0.05, host: 0.4}
+left:
+  description: The files that are no longer declared and that a later task of this tree removes.
+  type: list
+  elements: str
+  returned: always
+quarantined:
+  description: The files that a validation refused and that stand as before, each with the reason it gave.
+  type: list
+  elements: dict
+  returned: always
+  sample: [{path: /etc/apache2/members/velo.test.conf, reason: "Invalid command 'Requires'"}]
 put_back:
   description: The files that an interrupted run had touched and that were put back first.
   type: list
@@ -110,6 +139,8 @@ def main() -> None:
             "source": {"type": "path"},
             "name": {"type": "str"},
             "confirm": {"type": "bool", "default": False},
+            "write": {"type": "bool", "default": True},
+            "prune": {"type": "bool", "default": True},
             "request": {"type": "str", "no_log": True},
             "contents": {"type": "str", "no_log": True},
         },

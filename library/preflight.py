@@ -18,6 +18,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+notices:
+  description: One sentence for each thing that works today and will not for ever, such as sites on a PHP that retires.
+  type: list
+  elements: str
+  returned: success
 msg:
   description: One sentence for each thing that is wrong, with the mend.
   type: str

@@ -27,6 +27,10 @@ options:
     type: list
     elements: str
     default: []
+  leave:
+    description: Only name those that would be pruned; a later task stops and disables them.
+    type: bool
+    default: false
   watch:
     description: Globs of further units (slices, say) whose changed files also call for a daemon-reload.
     type: list
@@ -57,6 +61,11 @@ enabled: {description: Units enabled now., type: list, elements: str, returned: 
 started: {description: Units started now., type: list, elements: str, returned: always}
 disabled: {description: Units disabled now., type: list, elements: str, returned: always}
 stopped: {description: Units stopped now., type: list, elements: str, returned: always}
+left:
+  description: With O(leave), the units that run or start at boot and are not wanted.
+  type: list
+  elements: str
+  returned: always
 reloaded: {description: Whether systemd read its files again., type: bool, returned: always}
 skipped_units:
   description: Units whose own conditions keep them from running on this host.
@@ -199,6 +208,7 @@ def main():
         argument_spec={
             "units": {"type": "list", "elements": "dict", "required": True, "options": spec},
             "prune": {"type": "list", "elements": "str", "default": []},
+            "leave": {"type": "bool", "default": False},
             "watch": {"type": "list", "elements": "str", "default": []},
             "daemon_reload": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
         },
@@ -232,7 +242,8 @@ def main():
     behind = thinking.behind_sockets(seen[name] for name in surplus) - set(seen)
     seen.update({state.name: state for state in systemd.show(sorted(behind))})
     surplus |= behind
-    plan = thinking.plan(wanted, seen, surplus)
+    left = thinking.alive(seen[name] for name in surplus) if params["leave"] else []
+    plan = thinking.plan(wanted, seen, () if params["leave"] else surplus)
     if not module.check_mode:
         systemd.apply(plan, seen, ours)
         seen.update(systemd.not_standing(plan.start))
@@ -246,6 +257,7 @@ def main():
         disabled=plan.disable,
         stopped=plan.stop,
         skipped_units=skipped,
+        left=left,
         diff=plan.diff(),
     )
 

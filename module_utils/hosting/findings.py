@@ -64,6 +64,7 @@ GROUPS = (HOSTS, SITES, TLS, NETWORK, SSH, SERVICES, SYSTEM, UPDATES)
 
 APPLY = "./infini apply {playbook} -i {inventory}"
 TOP = "{ssh} systemd-cgtop --iterations 1 --batch --order memory"
+MASTERS = "{ssh} journalctl --since -1day --unit 'php*@{account}.service' --no-pager"
 WARNINGS = "{ssh} journalctl --boot --priority warning --lines 50 --no-pager"
 
 SENTENCES: Mapping[str, Sentence] = {
@@ -88,6 +89,9 @@ SENTENCES: Mapping[str, Sentence] = {
     "page.text": Sentence(SITES, _("{url} shows another page ({family}): it does not hold “{text}”."), APPLY),
     "redirect.ok": Sentence(SITES, _("{url} leads to {to} ({family}).")),
     "redirect.unreached": Sentence(SITES, _("{url} does not answer over {family}: {reason}."), f"{WARNINGS}\n{APPLY}"),
+    "redirect.code": Sentence(
+        SITES, _("{url} leads on with the code {status} instead of {expected} ({family})."), APPLY
+    ),
     "redirect.none": Sentence(SITES, _("{url} does not lead to {to}: it answers {status} ({family})."), APPLY),
     "redirect.elsewhere": Sentence(SITES, _("{url} leads to “{location}” instead of {to} ({family})."), APPLY),
     "tls.old.ok": Sentence(TLS, _("{name} refuses TLS {version}, too old to protect anyone ({family}).")),
@@ -178,6 +182,35 @@ SENTENCES: Mapping[str, Sentence] = {
         SYSTEM,
         _("The account {account} is at {percent} % of its limits on {host}: its sites will slow down or fail."),
         "{ssh} systemd-cgtop --iterations 1 --batch {slice}",
+    ),
+    "limit.killed": Sentence(
+        SYSTEM,
+        _("On {host}, {count} process of the account {account} was killed: it wanted more memory than allowed."),
+        MASTERS,
+        plural=_(
+            "On {host}, {count} processes of the account {account} were killed: they wanted more memory than allowed."
+        ),
+        count="count",
+    ),
+    "limit.refused": Sentence(
+        SYSTEM,
+        _("On {host}, {count} process was refused to the account {account}: it had as many as it may have."),
+        MASTERS,
+        plural=_("On {host}, {count} processes were refused to the account {account}: it had as many as it may have."),
+        count="count",
+    ),
+    "limit.full": Sentence(
+        SYSTEM,
+        _("On {host}, visitors of the account {account} had to wait {count} time: all its PHP was busy."),
+        "{ssh} tail --lines 40 /srv/members/{account}/logs/php/*.slow.log",
+        plural=_("On {host}, visitors of the account {account} had to wait {count} times: all its PHP was busy."),
+        count="count",
+    ),
+    "quarantine.ok": Sentence(SITES, _("The settings of every site and account are in force on {host}.")),
+    "quarantine.refused": Sentence(
+        SITES,
+        _("The settings of {name} are refused on {host}, {path} stands as before: {reason}"),
+        "./infini apply web --check --diff -i {inventory}\n./infini apply web -i {inventory}",
     ),
     "clock.ok": Sentence(SYSTEM, _("The clock of {host} agrees with ours.")),
     "clock.off": Sentence(

@@ -27,8 +27,28 @@ def rules(entry: Mapping[str, Any], peers: Mapping[str, Sequence[str]]) -> list[
     if entry["from"] == "any":
         return [f"{match} accept"]
     found = [address for source in entry["from"] for address in addresses(source, peers)]
+    return [f"{where} {match} accept" for where in _matches("saddr", found)]
+
+
+def outgoing(accounts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the nftables rules that let programs of accounts out where they say: {port, protocol?, to?} each."""
     return [
-        f"{family} saddr {{ {', '.join(sorted(chosen))} }} {match} accept"
+        " ".join(filter(None, (f'meta skuid "{account["name"]}"', where, f"{protocol} dport {port} accept")))
+        for account in accounts
+        for entry in account.get("outgoing") or ()
+        for protocol, port in [(entry.get("protocol") or "tcp", _port(entry["port"]))]
+        for where in (destinations(entry["to"]) if entry.get("to") else [""])
+    ]
+
+
+def destinations(given: Iterable[str]) -> list[str]:
+    """Return the nftables matches, one a family, of packets to these addresses and networks."""
+    return _matches("daddr", [address for one in given for address in addresses(one, {})])
+
+
+def _matches(side: str, found: Sequence[str]) -> list[str]:
+    return [
+        f"{family} {side} {{ {', '.join(sorted(chosen))} }}"
         for family, chosen in (
             ("ip", {address for address in found if ":" not in address}),
             ("ip6", {address for address in found if ":" in address}),
@@ -58,16 +78,19 @@ def _reservation(given: str, port: int | str) -> str:
 def addresses(source: str, peers: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the addresses a source stands for: itself where it is one, else those of the peer of that name."""
     try:
-        return [str(ipaddress.ip_network(source)).replace("/32", "").replace("/128", "")]
+        network = ipaddress.ip_network(source)
     except ValueError:
         pass
+    else:
+        return [str(network if network.num_addresses > 1 else network.network_address)]
     if source not in peers:
-        raise ValueError(f"{source} is neither an address nor a host or group: correct the port's `from`")
+        raise ValueError(f"{source} is neither an address nor a host or group: correct it")
     return [address for given in peers[source] for address in addresses(given, {})]
 
 
 def _port(port: int | str) -> str:
-    first, _dash, last = str(port).partition("-")
-    if not all(0 < int(number) < 65536 for number in (first, last or first)):
+    first, dash, last = str(port).partition("-")
+    numbers = [first, last] if dash else [first]
+    if not all(number.isdecimal() and 0 < int(number) < 65536 for number in numbers):
         raise ValueError(f"{port} is not a port: give a number up to 65535, or a range such as 60000-61000")
     return str(port)

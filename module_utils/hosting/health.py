@@ -8,6 +8,7 @@ is pure. Reading takes about half a second; `apt-get` is most of it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -51,6 +52,8 @@ class Limits:
     clock_seconds: float = 30.0
     lists_days: float = 3.0
     near_percent: int = 90
+    # All children busy for a moment is what a pool is for; all the time is a site that needs another profile.
+    full_times: int = 20
 
 
 def run_command(command: Sequence[str]) -> tuple[int, str]:
@@ -106,6 +109,7 @@ def read(
             "accounts": accounts.result(),
             "files": _files(root),
             "listening": listening(root),
+            "quarantined": quarantined(root),
             "container": container,
         }
 
@@ -148,16 +152,50 @@ def _units(units: Sequence[str], run: Run) -> dict[str, str]:
 
 
 def _accounts(slices: str, run: Run) -> list[dict[str, Any]]:
-    """Read memory and tasks of the accounts' slices, those that have a limit."""
+    """Read what the accounts' slices use of their limits, and how often in the last day they ran into one."""
     if not slices:
         return []
     wanted = "--property=Id,MemoryCurrent,MemoryMax,TasksCurrent,TasksMax"
     _, text = run(["systemctl", "show", wanted, "--", slices])
-    found: list[dict[str, Any]] = []
-    for block in _blocks(text):
-        used = {kind: _share(block, kind) for kind in ("Memory", "Tasks")}
-        found.append({"slice": block.get("Id", ""), "memory": used["Memory"], "tasks": used["Tasks"]})
-    return sorted(found, key=lambda account: account["slice"])
+    _, words = run(MASTERS_SAID)
+    used = {block.get("Id", ""): block for block in _blocks(text)}
+    said = hits(words)
+    return [
+        {
+            "slice": name,
+            "memory": _share(used.get(name, {}), "Memory"),
+            "tasks": _share(used.get(name, {}), "Tasks"),
+            "hits": said.get(name, NO_HITS),
+        }
+        for name in sorted({*used, *said})  # a slice that nobody has woken since the boot is not in the first
+    ]
+
+
+NO_HITS: Mapping[str, int] = {"killed": 0, "refused": 0, "full": 0}
+"""Processes that were killed for want of memory, processes that were refused, times that all children were busy."""
+MASTERS_SAID = (
+    *("journalctl", "--since", "-1day", "--unit", "php*@*.service", "--output", "json", "--output-fields"),
+    *("_SYSTEMD_UNIT,MESSAGE", "--no-pager", "--grep", r"max_children setting|signal 9|fork\(\) failed"),
+)
+_SAID = {
+    "killed": re.compile(r"exited on signal 9"),
+    "refused": re.compile(r"fork\(\) failed"),
+    "full": re.compile(r"reached (?:pm\.)?max_children setting"),
+}
+
+
+def hits(journal: str) -> dict[str, dict[str, int]]:
+    """Count by slice what masters of PHP said in the journal (`--output json`) about limits."""
+    found: dict[str, dict[str, int]] = {}
+    for line in journal.splitlines():
+        if not line.startswith("{"):
+            continue  # "-- No entries --"
+        entry = json.loads(line)
+        account = str(entry.get("_SYSTEMD_UNIT", "")).partition("@")[2].removesuffix(".service")
+        for kind, words in _SAID.items():
+            if account and words.search(str(entry.get("MESSAGE", ""))):
+                found.setdefault(f"members-{account}.slice", dict(NO_HITS))[kind] += 1
+    return found
 
 
 def _share(block: Mapping[str, str], kind: str) -> int | None:
@@ -252,6 +290,15 @@ def reboot(root: Path, container: bool) -> bool:
     return any(path.stat().st_ctime > started for path in (root / "boot").glob("vmlinuz-*") if started)
 
 
+def quarantined(root: Path = Path("/")) -> list[dict[str, str]]:
+    """Read which files a validation keeps from being as declared, from what `host_tree` remembers of each tree."""
+    found: list[dict[str, str]] = []
+    for memory in (root / "var/lib/infini/trees").glob("*/memory.json"):
+        for path, one in (json.loads(_text(memory) or "{}").get("quarantined") or {}).items():
+            found.append({"name": Path(path).stem, "path": path, "reason": one["reason"]})
+    return sorted(found, key=lambda one: one["path"])
+
+
 def _files(root: Path) -> int:
     """Give the share of the machine's open files, in percent."""
     fields = _text(root / "proc/sys/fs/file-nr").split()
@@ -292,6 +339,7 @@ def judge(health: Mapping[str, Any], limits: Limits | None = None) -> list[Findi
         Finding("", "reboot.needed" if health["reboot"] else "reboot.ok"),
         *_judge_accounts(health["accounts"], limits),
         *_judge_files(health["files"], limits),
+        *_judge_quarantined(health["quarantined"]),
     ]
 
 
@@ -344,10 +392,13 @@ def _judge_upgrades(upgrades: Mapping[str, Any], limits: Limits) -> list[Finding
 def _judge_accounts(accounts: Sequence[Mapping[str, Any]], limits: Limits) -> list[Finding]:
     found = []
     for account in accounts:
+        name = str(account["slice"]).rpartition("-")[2].removesuffix(".slice")
+        for kind, count in account["hits"].items():
+            if count >= (limits.full_times if kind == "full" else 1):
+                found.append(Finding(f"{name}:{kind}", f"limit.{kind}", {"account": name, "count": count}))
         shares = [share for share in (account["memory"], account["tasks"]) if share is not None]
         if not shares:
             continue
-        name = str(account["slice"]).rpartition("-")[2].removesuffix(".slice")
         code = "account.near" if max(shares) >= limits.near_percent else "account.ok"
         found.append(Finding(name, code, {"account": name, "percent": max(shares), "slice": account["slice"]}))
     return found
@@ -355,6 +406,10 @@ def _judge_accounts(accounts: Sequence[Mapping[str, Any]], limits: Limits) -> li
 
 def _judge_files(percent: int, limits: Limits) -> list[Finding]:
     return [Finding("", "files.near" if percent >= limits.near_percent else "files.ok", {"percent": percent})]
+
+
+def _judge_quarantined(files: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    return [Finding(file["path"], "quarantine.refused", file) for file in files] or [Finding("", "quarantine.ok")]
 
 
 def judge_unit(health: Mapping[str, Any], name: str) -> Finding:

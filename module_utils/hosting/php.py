@@ -45,14 +45,14 @@ def trees(runtimes: Sequence[Entry], extensions: Iterable[str]) -> list[dict[str
 
 
 def units(pools: Iterable[Entry], runtimes: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Return the units of these pools: an entrance each, and the packages' own masters kept down."""
+    """Return the units of these pools: an entrance each, who lets masters rest, and the packages' own kept down."""
     own = [{"name": f"php{pool['version']}@{pool['account']}.socket"} for pool in pools]
     packaged = [
         {"name": f"php{runtime['version']}-fpm.service", "enabled": False, "state": "stopped"}
         for runtime in runtimes
         if runtime["source"] != TREE
     ]
-    return [*own, *packaged]
+    return [*own, {"name": "php-pools-rest.timer"}, *packaged]
 
 
 def installed(status: str) -> dict[str, str]:

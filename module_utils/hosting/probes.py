@@ -225,6 +225,8 @@ def redirect(probe: Probe, trust: Trust) -> list[Finding]:
         return [Finding(url, "redirect.unreached", {**values, "reason": problem.reason})]
     if answer.status not in (301, 302, 303, 307, 308):
         return [Finding(url, "redirect.none", {**values, "status": answer.status})]
+    if answer.status != int(probe.options.get("code", answer.status)):
+        return [Finding(url, "redirect.code", {**values, "status": answer.status, "expected": probe.options["code"]})]
     location = answer.headers.get("location", "")
     if location.rstrip("/") != to.rstrip("/"):
         return [Finding(url, "redirect.elsewhere", {**values, "location": location})]

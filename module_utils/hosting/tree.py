@@ -13,7 +13,7 @@ from .tree_apply import Transaction, emptied_directories, read_journal, recover
 from .tree_diff import drift_diff, plan_diffs, refusal_diff
 from .tree_disk import Disk
 from .tree_memory import TREES, Store, trees_of
-from .tree_model import FILE, LINK, MISSING, NOTHING, Memory, RefusedTreeError, Request, shown
+from .tree_model import FILE, LINK, MISSING, NOTHING, Memory, Quarantined, RefusedTreeError, Request, shown
 from .tree_plan import WRITE, Plan, plan
 from .tree_read import read_file, read_host, read_state
 
@@ -37,6 +37,8 @@ def _look(request: Request, store: Store, *, check_mode: bool) -> dict[str, Any]
         return {"changed": True, "interrupted": paths, "need": [], "changes": [], "notify": []}
     memory = store.load()
     todo = plan(request, memory, read_host(request, memory, others=store.written_by_another, check_mode=check_mode))
+    if check_mode:
+        todo = _without(todo, _still_quarantined(todo, memory), memory)
     pending = memory.pending if memory.run != request.run else ()
     if not check_mode and not todo.changed:
         # Handlers that this run takes over; without a handler that confirms them, they are owed this once only.
@@ -51,6 +53,7 @@ def _look(request: Request, store: Store, *, check_mode: bool) -> dict[str, Any]
         "changes": _changes(todo),
         "notify": _owed(request, todo, list(pending)),
         "pending": list(pending),
+        **_said(todo.memory),
     }
 
 
@@ -69,21 +72,28 @@ def apply(
         memory = store.load()
         todo = plan(request, memory, read_host(request, memory, others=store.written_by_another, check_mode=True))
         _refuse(todo, contents)
-        return _report(request, todo, memory, contents if diff else None)
+        todo = _without(todo, _still_quarantined(todo, memory), memory)
+        return _report(request, todo, memory, _diffs(todo, contents) if diff else None)
     store.prepare()
     with store.lock():
         recover(store)
         memory = store.load()
         todo = plan(request, memory, read_host(request, memory, others=store.written_by_another, check_mode=False))
         _refuse(todo, contents)
-        report = _report(request, todo, memory, contents if diff else None)
-        owed = report["notify"] if request.run else []
-        after = replace(todo.memory, pending=tuple(owed), run=request.run if owed else "")
+        diffs = _diffs(todo, contents) if diff else None  # now: they show what stands there
+
+        def remember(quarantined: Mapping[str, Quarantined]) -> Memory:
+            applied = _without(todo, quarantined, memory)
+            owed = _owed(request, applied, list(memory.pending)) if request.run else []
+            return replace(applied.memory, pending=tuple(owed), run=request.run if owed else "")
+
+        quarantined: Mapping[str, Quarantined] = {}
         if todo.steps:
-            Transaction(request, todo, contents, store).run(after)
-            _tidy(request, todo, store)
-        _adopt_copies(store, memory, after)
-        return report
+            quarantined = Transaction(request, todo, contents, store).run(remember)
+        applied = _without(todo, quarantined, memory)
+        _tidy(request, applied, store)
+        _adopt_copies(store, memory, applied.memory)
+        return _report(request, applied, memory, diffs)
 
 
 def confirm(names: list[str] | None, run: str, trees: str = TREES) -> list[str]:
@@ -100,13 +110,16 @@ def confirm(names: list[str] | None, run: str, trees: str = TREES) -> list[str]:
 
 
 def drift(trees: str = TREES, *, diff: bool = True) -> Iterator[dict[str, str]]:
-    """Yield every file that is no longer as we wrote it."""
+    """Yield every file that is no longer as we wrote it, or that a validation keeps from being as wanted."""
     for name in trees_of(trees):
         store = Store(name, Disk(), trees)
         if journal := read_journal(store):
             paths = ", ".join(shown(step["path"]) for step in journal["steps"])
             yield {"tree": name, "path": store.journal_path, "state": "interrupted", "diff": f"half-written: {paths}\n"}
-        for path, known in sorted(store.load().files.items()):
+        memory = store.load()
+        for path, one in sorted(memory.quarantined.items()):
+            yield {"tree": name, "path": shown(path), "state": "quarantined", "diff": f"{one.reason}\n"}
+        for path, known in sorted(memory.files.items()):
             now, written = read_state(path), known.state
             if now == written or (now != NOTHING and now.holds_the_same_as(store.written_by_another(path))):
                 continue
@@ -136,16 +149,45 @@ def _refuse(todo: Plan, contents: Mapping[str, bytes]) -> None:
     )
 
 
-def _report(request: Request, todo: Plan, memory: Memory, contents: Mapping[str, bytes] | None) -> dict[str, Any]:
+def _still_quarantined(todo: Plan, memory: Memory) -> dict[str, Quarantined]:
+    """Return what would be written but was refused before, as far as a check can tell: it runs no validation."""
+    return {
+        step.path: known
+        for step in todo.steps
+        if (known := memory.quarantined.get(step.path)) and known.content == step.after.content
+    }
+
+
+def _without(todo: Plan, quarantined: Mapping[str, Quarantined], memory: Memory) -> Plan:
+    """Return the part of a plan that remains when these files stand as they did before."""
+    kept = {path: memory.files[path] for path in quarantined if path in memory.files}
+    wanted = {path: known for path, known in todo.memory.files.items() if path not in quarantined}
+    after = replace(todo.memory, files={**wanted, **kept}, quarantined={**todo.memory.quarantined, **quarantined})
+    return replace(todo, steps=tuple(step for step in todo.steps if step.path not in quarantined), memory=after)
+
+
+def _diffs(todo: Plan, contents: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
+    return dict(zip([step.path for step in todo.steps], plan_diffs(todo, contents)))
+
+
+def _said(memory: Memory) -> dict[str, Any]:
+    return {
+        "left": [shown(path) for path in memory.left],
+        "quarantined": [{"path": shown(path), "reason": one.reason} for path, one in memory.quarantined.items()],
+    }
+
+
+def _report(request: Request, todo: Plan, memory: Memory, diffs: Mapping[str, dict[str, str]] | None) -> dict[str, Any]:
     pending = list(memory.pending)
     report = {
         "changed": bool(todo.steps),
         "changes": _changes(todo),
         "notify": _owed(request, todo, pending),
         "pending": pending,
+        **_said(todo.memory),
     }
-    if contents is not None:
-        report["diff"] = plan_diffs(todo, contents)
+    if diffs is not None:
+        report["diff"] = [diffs[step.path] for step in todo.steps]
     return report
 
 

@@ -12,20 +12,44 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from .tree_disk import Disk
 from .tree_memory import Store
-from .tree_model import DIRECTORY, FILE, LINK, MISSING, Memory, Request, State, TreeError, explain, matches_any, shown
+from .tree_model import (
+    DIRECTORY,
+    FILE,
+    LINK,
+    MISSING,
+    Memory,
+    Quarantined,
+    Request,
+    State,
+    TreeError,
+    Validation,
+    explain,
+    matches_any,
+    shown,
+)
 from .tree_plan import ATTRIBUTES, MAKE, REMOVE, WRITE, Plan, Step
 from .tree_read import STAGED, digest, read_attributes, read_file, read_state
 
 VALIDATION_TIMEOUT = 120
 IN_PLACE = "write in place"
+CONFIDENTIAL = "the file is secret, so is what was said of it"
+
+
+class InvalidTreeError(TreeError):
+    """A validation's command refused what was written; `said` is every word of it."""
+
+    def __init__(self, message: str, said: str) -> None:
+        super().__init__(message)
+        self.said = said
 
 
 class Transaction:
@@ -38,11 +62,15 @@ class Transaction:
         self.store = store
         self.disk = store.disk
         self.token = os.urandom(8).hex()
+        self.quarantined: dict[str, Quarantined] = {}
         mounts = mount_points()
         self.steps = [self._journaled(number, step, mounts) for number, step in enumerate(plan.steps)]
 
-    def run(self, memory: Memory) -> None:
-        """Do it, or put everything back and say why."""
+    def run(self, remember: Callable[[Mapping[str, Quarantined]], Memory]) -> Mapping[str, Quarantined]:
+        """Do it and return what was quarantined, or put everything back and say why.
+
+        `remember` gives the memory of what was done, knowing what was quarantined.
+        """
         try:
             self._save_copies()
             self.disk.save(self.store.journal_path, json.dumps({"token": self.token, "steps": self.steps}).encode())
@@ -50,7 +78,7 @@ class Transaction:
             self._swap()
             self._validate()
             self._sync_directories()
-            self.store.save(replace(memory, transaction=self.token))
+            self.store.save(replace(remember(self.quarantined), transaction=self.token))
         except BaseException as problem:
             # Memory may have been written just before the problem: then it has happened, and there is no way back.
             if self.store.load().transaction != self.token:
@@ -61,6 +89,7 @@ class Transaction:
         # Leftovers that cannot be removed now wait for the next run, with the journal that names them.
         with contextlib.suppress(OSError):
             finish(self.store, self.steps)
+        return self.quarantined
 
     def _put_back(self, problem: BaseException) -> None:
         try:
@@ -152,7 +181,33 @@ class Transaction:
         paths = [step.path for step in self.plan.steps]
         for validation in self.request.validations:
             if any(matches_any(path, validation.files) for path in paths):
-                run_validation(validation.command)
+                self._judge(validation)
+
+    def _judge(self, validation: Validation) -> None:
+        """Let a command judge; put back one file after the other that it refuses, as far as it may be quarantined.
+
+        A parser gives up at the first file that it cannot read, so that one is named last: what it named before were
+        warnings. A file that was put back is no longer a reason: should it be named again, everything goes back.
+        """
+        while problem := refusal(validation.command):
+            suspects = self._written(validation) if validation.quarantine else {}
+            named = last_named(problem.said, suspects)
+            if named is None:
+                raise problem
+            path, reason = named
+            step = suspects[path]
+            _UNDO[step["action"]](self.disk, step, State(**step["before"]), State(**step["after"]))
+            secret = any(one.secret for one in self.plan.steps if one.path == path)
+            self.quarantined[path] = Quarantined(step["after"]["content"], CONFIDENTIAL if secret else reason)
+
+    def _written(self, validation: Validation) -> dict[str, dict[str, Any]]:
+        return {
+            step["path"]: step
+            for step in self.steps
+            if step["action"] in (WRITE, IN_PLACE)
+            and step["path"] not in self.quarantined
+            and matches_any(step["path"], validation.files)
+        }
 
     def _sync_directories(self) -> None:
         for directory in sorted({os.path.dirname(step["path"]) for step in self.steps}):
@@ -174,9 +229,9 @@ def read_attributes_agree(path: str, before: State) -> bool:
     return (now.kind, now.mode, now.uid, now.gid) == (before.kind, before.mode, before.uid, before.gid)
 
 
-def run_validation(command: tuple[str, ...]) -> None:
-    """Run a command that judges what was written."""
-    said = ""
+def refusal(command: tuple[str, ...]) -> InvalidTreeError | None:
+    """Run a command that judges what was written; return what it has against it."""
+    said, why = "", ""
     try:
         done = subprocess.run(
             command,
@@ -189,14 +244,31 @@ def run_validation(command: tuple[str, ...]) -> None:
             check=False,
         )
         if done.returncode == 0:
-            return
-        said = "\n".join(done.stdout.decode("utf-8", "replace").strip().splitlines()[-10:])
+            return None
+        said = done.stdout.decode("utf-8", "replace").strip()
         why = f"ended with status {done.returncode}"
     except FileNotFoundError:
         why = "does not exist on this host: install its package before this tree is written"
     except subprocess.TimeoutExpired:
         why = f"did not end within {VALIDATION_TIMEOUT} s"
-    raise TreeError(f"'{' '.join(command)}' {why}; every file was put back as it was{': ' if said else ''}{said}")
+    end = "\n".join(said.splitlines()[-10:])
+    return InvalidTreeError(
+        f"'{' '.join(command)}' {why}; every file was put back as it was{': ' if end else ''}{end}", said
+    )
+
+
+def last_named(said: str, paths: Collection[str]) -> tuple[str, str] | None:
+    """Return which of these paths a command named last, with its words about it: that line, and the next at most."""
+    found = None
+    lines = said.splitlines()
+    for number, line in enumerate(lines):
+        for word in re.findall(r"/[^\s:;,'\"()\[\]]+", line):
+            path = word.rstrip(".")
+            if path in paths:
+                # Apache tells where in one line, ending in a colon, and what in the next.
+                more = lines[number + 1 : number + 2] if line.endswith(":") else []
+                found = path, " ".join([line, *more]).strip()
+    return found
 
 
 def recover(store: Store) -> list[str]:
@@ -295,6 +367,7 @@ def finish(store: Store, steps: list[dict[str, Any]]) -> None:
 def emptied_directories(plan: Plan, request: Request) -> Iterator[str]:
     """Name the directories that the plan may have left empty and that are ours to remove, the deepest first."""
     kept = {entry.path for entry in request.entries if entry.kind == DIRECTORY} | set(request.owned)
+    kept |= {os.path.dirname(entry.path) for entry in request.entries}  # an entry may be in quarantine
     ours = set(plan.memory.directories)
     for step in plan.steps:
         directory = os.path.dirname(step.path)

@@ -62,6 +62,7 @@ class Validation:
 
     files: tuple[str, ...]
     command: tuple[str, ...]
+    quarantine: bool = False  # put back only the files that the command names, as long as it names any
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Request:
     validations: tuple[Validation, ...] = ()
     notifications: tuple[Notification, ...] = ()
     run: str = ""  # this playbook run, when it can confirm that its handlers ran
+    write: bool = True
+    prune: bool = True  # else what is no longer declared is judged now and removed by a later task
 
     def is_secret(self, path: str) -> bool:
         """Tell whether a path's content must never be shown."""
@@ -117,8 +120,12 @@ class Request:
         return cls(
             name=raw["name"],
             run=raw["run"],
+            write=raw["write"],
+            prune=raw["prune"],
             entries=tuple(Entry(**entry) for entry in raw["entries"]),
-            validations=tuple(Validation(tuple(v["files"]), tuple(v["command"])) for v in raw["validations"]),
+            validations=tuple(
+                Validation(tuple(v["files"]), tuple(v["command"]), v["quarantine"]) for v in raw["validations"]
+            ),
             notifications=tuple(Notification(n["pattern"], tuple(n["handlers"])) for n in raw["notifications"]),
             **{key: tuple(raw[key]) for key in lists},
         )
@@ -133,6 +140,14 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Quarantined:
+    """A wanted content that a validation refused, in the validator's own words; the file stands as before."""
+
+    content: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Memory:
     """What a host remembers of one tree: the files we wrote, the directories we made, the handlers still owed."""
 
@@ -141,6 +156,8 @@ class Memory:
     pending: tuple[str, ...] = ()
     run: str = ""  # the run that owes the pending handlers
     transaction: str = ""  # the last transaction that was committed
+    left: tuple[str, ...] = ()  # no longer declared, and the brake let them go: a later task removes them
+    quarantined: dict[str, Quarantined] = field(default_factory=dict)
 
     def dump(self) -> str:
         """Return the memory as JSON text."""
@@ -151,7 +168,16 @@ class Memory:
         """Read back what `dump` made."""
         raw = json.loads(text)
         files = {path: Known(State(**known["state"]), known["secret"]) for path, known in raw["files"].items()}
-        return cls(files, tuple(raw["directories"]), tuple(raw["pending"]), raw["run"], raw["transaction"])
+        return cls(
+            files,
+            tuple(raw["directories"]),
+            tuple(raw["pending"]),
+            raw["run"],
+            raw["transaction"],
+            # What an earlier version of this engine wrote knows neither.
+            tuple(raw.get("left", ())),
+            {path: Quarantined(**one) for path, one in raw.get("quarantined", {}).items()},
+        )
 
 
 def pack(value: object) -> str:

@@ -80,9 +80,10 @@ def plan(request: Request, memory: Memory, host: Host) -> Plan:
     """Return what turns the host into the picture that the tree shows of it."""
     planner = _Planner(request, memory, host)
     planner.refuse_impossible_shapes()
-    planner.make_parents()
-    planner.write_entries()
-    planner.remove_absent()
+    if request.write:
+        planner.make_parents()
+        planner.write_entries()
+        planner.remove_absent()
     planner.remove_forgotten()
     planner.prune_owned()
     planner.brake()
@@ -97,6 +98,7 @@ class _Planner:
         self.steps: list[Step] = []
         self.refusals: list[Refusal] = []
         self.removals: list[tuple[str, str]] = []  # (directory whose set shrinks, path), counted by the brake
+        self.left: list[str] = []
         self.entries = {entry.path: entry for entry in request.entries}
 
     def state(self, path: str) -> State:
@@ -173,6 +175,12 @@ class _Planner:
     def remove(self, path: str) -> None:
         self.steps.append(Step(REMOVE, path, self.state(path), NOTHING, self.is_secret(path)))
 
+    def prune(self, path: str) -> None:
+        if self.request.prune:
+            self.remove(path)
+        else:
+            self.left.append(path)
+
     def remove_absent(self) -> None:
         for path in self.request.absent:
             if self.state(path).kind != MISSING and path not in self.entries:
@@ -186,7 +194,7 @@ class _Planner:
             if stands.kind in (MISSING, DIRECTORY, OTHER) or self.belongs_to_another(path):
                 continue
             if stands.holds_the_same_as(known.state) or self.request.may_overwrite(path):
-                self.remove(path)
+                self.prune(path)
                 self.removals.append((self.set_of(path), path))
             else:
                 self.refuse(path, "left the tree, but was edited by hand since we wrote it", NOTHING)
@@ -200,7 +208,7 @@ class _Planner:
                 stands = self.state(path)
                 if stands.kind == OTHER or self.belongs_to_another(path):
                     continue
-                self.remove(path)
+                self.prune(path)
                 # A link or a package's own file can be had again: only what somebody wrote weighs on the brake.
                 if stands.kind == FILE and not self.host.is_pristine(path, stands):
                     self.removals.append((directory, path))
@@ -214,9 +222,11 @@ class _Planner:
 
     def brake(self) -> None:
         """Refuse a plan that empties a set, unless told by the directory's name: an inventory slip looks like that."""
-        sizes = Counter(self.set_of(path) for path, known in self.memory.files.items() if known.state.kind != MISSING)
+        # What an earlier task of this tree left was judged then, beside the new files that take its place.
+        left = set(self.memory.left)
+        sizes = Counter(self.set_of(path) for path in self.memory.files if path not in left)
         for directory in dict.fromkeys(directory for directory, _path in self.removals):
-            gone = [path for where, path in self.removals if where == directory]
+            gone = [path for where, path in self.removals if where == directory and path not in left]
             size = sizes[directory] + sum(path not in self.memory.files for path in gone)
             new = sum(
                 step.action == WRITE and step.before.kind == MISSING and self.set_of(step.path) == directory
@@ -238,9 +248,20 @@ class _Planner:
             for entry in self.request.entries
             if entry.kind != DIRECTORY
         }
+        if not self.request.write:
+            removed = {step.path for step in self.steps}
+            files = {path: known for path, known in self.memory.files.items() if path not in removed}
+        files.update({path: self.memory.files[path] for path in self.left if path in self.memory.files})
         made = {step.path for step in self.steps if step.action == MAKE}
         directories = tuple(sorted(made | set(self.memory.directories)))
-        return Plan(tuple(self.steps), tuple(self.refusals), replace(self.memory, files=files, directories=directories))
+        memory = replace(
+            self.memory,
+            files=files,
+            directories=directories,
+            left=tuple(self.left),
+            quarantined={} if self.request.write else self.memory.quarantined,
+        )
+        return Plan(tuple(self.steps), tuple(self.refusals), memory)
 
 
 def _attributes(state: State) -> tuple[int, int, int]:

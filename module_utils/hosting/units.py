@@ -158,6 +158,11 @@ def behind_sockets(seen: Iterable[Seen]) -> set[str]:
     return {service for state in seen if state.name.endswith(".socket") for service in state.triggers}
 
 
+def alive(seen: Iterable[Seen]) -> list[str]:
+    """Return the names of the units that run now or would at the next boot."""
+    return sorted(state.name for state in seen if state.running or state.enabled)
+
+
 def refuse_impossible(wanted: Sequence[Wanted], seen: Mapping[str, Seen]) -> None:
     """Raise where a wanted unit does not exist on the host or is masked there."""
     for unit in wanted:

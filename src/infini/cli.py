@@ -18,6 +18,7 @@ import typer
 
 from infini.domains.cli import domains_app
 from infini.errors import InfiniError
+from infini.phrase import said
 
 app = typer.Typer(
     help="The platform of Infini. A first evening: `./infini staging up --yes`, then `./infini verify`.",
@@ -190,7 +191,11 @@ def apply(
         _end(answer, as_json, result.status)
     verb = "would change" if check else "changed"
     _say(f"{result.tasks} tasks, {result.changed} {verb} something on a host, in {result.seconds:.0f} s.")
-    _end(answer, as_json)
+    for notice in result.notices:
+        _say(f"! {notice}")
+    for file in result.quarantined:
+        _say(f"✗ {file['name']}: {file['host']} keeps {file['path']} as before: {file['reason']}\n    {file['mend']}")
+    _end(answer, as_json, result.status)
 
 
 @php_app.command("update")
@@ -327,9 +332,10 @@ def _guarded(command: Callable[[], Any]) -> None:
     try:
         command()
     except InfiniError as error:
-        _say(f"✗ {error}")
+        told = said(*error.args)
+        _say(f"✗ {told}")
         if "--json" in sys.argv:
-            sys.stdout.write(json.dumps({"ok": False, "error": str(error)}) + "\n")
+            sys.stdout.write(json.dumps({"ok": False, "error": told}) + "\n")
         sys.exit(error.status)
     except KeyboardInterrupt:
         _say("Stopped. `infini staging status` shows what is there; running the command again goes on.")

@@ -46,9 +46,10 @@ TEST_TOOLS = {
     "ldns-signzone": "ldnsutils",
     "named-checkzone": "bind9-utils",
     "dig": "bind9-dnsutils",
+    "haproxy": "haproxy",
 }
-DAEMONS = {"knot", "nsd", "unbound"}
-"""Packages whose service the lab starts by itself: on this machine it stays down, it would take port 53."""
+DAEMONS = {"haproxy", "knot", "nsd", "unbound"}
+"""Packages whose service stays down on this machine: the tests start these programs themselves."""
 NEEDED_DISK = 15 * 10**9
 LATER_DISK = 4 * 10**9  # once images and caches are there
 NEEDED_MEMORY = 3 * 10**9

@@ -57,10 +57,30 @@ class RunResult:
         return sum(host["failed"] for host in self.hosts.values())
 
     @property
+    def quarantined(self) -> list[dict[str, str]]:
+        """Files that a validation refused and that stand as before, with whose they are, the reason and the mend."""
+        found = {
+            (entry["host"], file["path"]): {
+                "host": entry["host"],
+                "name": Path(file["path"]).stem,
+                **file,
+                "mend": f"Correct what hosting_sites says of {Path(file['path']).stem}, then apply again.",
+            }
+            for entry in self.results
+            for file in entry["result"].get("quarantined") or []
+        }
+        return list(found.values())
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences of the preflight about what works today and will not for ever."""
+        return list(dict.fromkeys(one for entry in self.results for one in entry["result"].get("notices") or []))
+
+    @property
     def status(self) -> int:
         """Exit status of a command that ends with this run."""
         if self.ok:
-            return 0
+            return 1 if self.quarantined else 0
         if self.failures:
             return 2 if all(failure["refused"] for failure in self.failures) else 4
         return 3 if self.unreachable else 4
@@ -93,13 +113,15 @@ class RunResult:
     def as_json(self) -> dict[str, Any]:
         """Return the object that `apply --json` and `staging up --json` print."""
         return {
-            "ok": self.ok,
+            "ok": self.ok and not self.quarantined,
             "changed": self.changed,
             "failed": self.failed,
             "unreachable": len(self.unreachable),
             "tasks": self.tasks,
             "seconds": round(self.seconds, 1),
             "hosts": self.hosts,
+            "quarantined": self.quarantined,
+            "notices": self.notices,
             **({} if self.ok else {"error": self.sentence()}),
         }
 

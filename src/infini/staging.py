@@ -111,7 +111,8 @@ def site_table(inventory: Inventory, report: Report) -> Table:
     for site in sites:
         cms = site.get("cms", {})
         answers = "no" if any(site["name"] in check for check in wrong) else "yes"
-        table.add_row(site["name"], cms.get("kind"), site.get("php", "-"), cms.get("article"), answers)
+        kind = "redirect" if site.get("redirect") else cms.get("kind")
+        table.add_row(site["name"], kind, site.get("php", "-"), cms.get("article"), answers)
     return table
 
 

@@ -127,9 +127,14 @@ def _venv(python: str, folder: Path) -> Path:
     return folder / "bin/python"
 
 
+def _seeds(long: bool) -> dict[str, str]:
+    """Say to tests how often to try: they read it from the environment, as hypothesis does."""
+    return {"HYPOTHESIS_PROFILE": "long" if long else "default"}
+
+
 def unit(long: bool = False) -> Iterator[Step]:
     """Run the tests that need no host, on both ends of the Python matrix where the interpreters are there."""
-    seeds = {"HYPOTHESIS_PROFILE": "long" if long else "default"}
+    seeds = _seeds(long)
     yield _pytest("unit", [], **seeds)
     other = other_python() if sys.version_info < (3, 12) else None
     if other:
@@ -146,9 +151,9 @@ def molecule() -> Iterator[Step]:
             return
 
 
-def e2e() -> Iterator[Step]:
+def e2e(long: bool = False) -> Iterator[Step]:
     """Look at the hosts that `molecule` left: real clients, real protocols."""
-    yield _pytest("e2e", ["tests/e2e"], **BENCH)
+    yield _pytest("e2e", ["tests/e2e"], **BENCH, **_seeds(long))
 
 
 def benches() -> Iterator[Step]:
@@ -170,7 +175,7 @@ def run(stage: str | None, long: bool = False) -> dict[str, Any]:
     if "molecule" in wanted:
         steps += molecule()
     if "e2e" in wanted and not any(step.failed for step in steps if step.name.startswith("molecule")):
-        steps += e2e()
+        steps += e2e(long)
     if long and not stage:
         steps += benches()
     if not stage and not any(step.failed for step in steps):

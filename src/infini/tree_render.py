@@ -104,10 +104,10 @@ class Renderer:
                 _only(values, known, f"{path}, {part}, {pattern}")
         _only(sidecar.get("defaults") or {}, ATTRIBUTES, f"{path}, defaults")
         for validation in sidecar.get("validate") or []:
-            _only(validation, {"files", "command"}, f"{path}, validate")
+            _only(validation, {"files", "command", "quarantine"}, f"{path}, validate")
         return sidecar
 
-    def picture(self, **variables: tuple[str, ...] | str) -> Picture:
+    def picture(self, **variables: tuple[str, ...] | str | bool) -> Picture:
         """Return what the host should look like; `variables` go into the request as they are."""
         entries: dict[str, Entry] = {}
         contents: dict[str, bytes] = {}
@@ -133,7 +133,11 @@ class Renderer:
                 pattern for pattern, values in self.part("files", {}, raw=True).items() if values.get("secret")
             ),
             validations=tuple(
-                Validation(tuple(v["files"]), tuple(str(word) for word in v["command"]))
+                Validation(
+                    tuple(v["files"]),
+                    tuple(str(word) for word in v["command"]),
+                    _flag(v.get("quarantine", False), "quarantine of a validation"),
+                )
                 for v in self.part("validate", [])
             ),
             notifications=tuple(notifications),

@@ -26,10 +26,10 @@ os.environ["INFINI_BENCH"] = NAME
 
 import ansible.module_utils  # noqa: E402  the bench's name comes first: inventories are read with it
 
-from hosting import php  # noqa: E402
-from infini import ROOT, bench, staging  # noqa: E402
-from infini.hosts import Inventory  # noqa: E402
-from infini.preflight import role_defaults  # noqa: E402
+from hosting import php  # noqa: E402  as above
+from infini import ROOT, bench, staging  # noqa: E402  as above
+from infini.hosts import Inventory  # noqa: E402  as above
+from infini.preflight import role_defaults  # noqa: E402  as above
 
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 sys.path.append(str(ROOT / "library"))

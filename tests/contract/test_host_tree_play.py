@@ -16,7 +16,12 @@ PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 HERE = "/var/lib/picture"
 
 ROLE = {
-    "tasks/main.yml": "[{name: Write the tree, host_tree: {}}]",
+    "tasks/main.yml": """
+- name: Write the tree
+  host_tree:
+    prune: "{{ prune | default(true) }}"
+    write: "{{ write | default(true) }}"
+""",
     "handlers/main.yml": """
 - name: Reload demo
   ansible.builtin.command: "{{ reload | default('true') }}"
@@ -40,7 +45,9 @@ each:
     as: pool
     path: "{HERE[1:]}/pools/{{{{ pool }}}}.conf"
 owned: ["{HERE[1:]}/pools"]
-validate: [{{files: ["**/demo.conf"], command: [sh, -c, "{{{{ judge }}}}"]}}]
+validate:
+  - {{files: ["**/demo.conf"], command: [sh, -c, "{{{{ judge }}}}"]}}
+  - {{files: ["**/pools/*"], command: [sh, -c, "! grep -rH bad {HERE}/pools"], quarantine: true}}
 notify: {{"**/demo.conf": Reload demo, "**/limits": Restart demo}}
 """,
 }
@@ -175,3 +182,23 @@ def test_an_undefined_variable_is_one_sentence(host):
     # A restart reads everything: the reload that would follow is left out.
     ran, _out = host.play(word="hi", limits=1)
     assert {"Restart demo", "Reload demo"} & set(ran) == {"Restart demo"}
+
+
+def test_a_bad_file_stays_out_alone_and_old_ones_wait(host):
+    host.play(pools=["a", "old"])
+    ran, out = host.play(pools=["a", "bad", "new"], prune=False)
+    task = ran["Write the tree"]
+    assert [one["path"] for one in task["changes"]] == [f"{HERE}/pools/new.conf"]
+    assert task["left"] == [f"{HERE}/pools/old.conf"]
+    assert task["quarantined"] == [{"path": f"{HERE}/pools/bad.conf", "reason": f"{HERE}/pools/bad.conf:bad"}]
+    assert f"{HERE}/pools/bad.conf was refused and stands as before" in out
+    ran, _out = host.play("--check", pools=["a", "bad", "new"], write=False)
+    assert [one["path"] for one in ran["Write the tree"]["changes"]] == [f"{HERE}/pools/old.conf"]
+    ran, _out = host.play(pools=["a", "bad", "new"], write=False)
+    assert ran["Write the tree"]["changed"]
+    assert ran["Write the tree"]["quarantined"] == task["quarantined"]
+    for mode in (["--check"], []):
+        ran, _out = host.play(*mode, pools=["a", "bad", "new"])
+        assert not ran["Write the tree"]["changed"]
+        assert ran["Write the tree"]["quarantined"] == task["quarantined"]
+    assert host.run("ls", f"{HERE}/pools").stdout.split() == ["a.conf", "new.conf"]

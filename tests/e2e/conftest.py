@@ -8,7 +8,9 @@ import pytest
 import testinfra
 
 from infini import staging
+from infini.apply import playbook_path
 from infini.hosts import Inventory
+from infini.runner import play
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +55,25 @@ def two_accounts(inventory):
     """Give two accounts whose sites run PHP."""
     sites = inventory.get(inventory.hosts("webs")[0], "hosting_sites")
     return list(dict.fromkeys(site["account"] for site in sites if site.get("php")))[:2]
+
+
+@pytest.fixture
+def sites(inventory):
+    """Give the declared sites."""
+    return inventory.get(inventory.hosts("webs")[0], "hosting_sites")
+
+
+@pytest.fixture
+def apply_web(inventory):
+    """Give a function that applies the web playbook as `infini apply web` does, with other sites than declared."""
+
+    # All visitors come from this machine: to the front they would be one, and far too fast.
+    exempt = inventory.get(inventory.hosts("webs")[0], "base_ssh_trusted")
+
+    def apply(sites):
+        before = [playbook_path("preflight")]
+        variables = {"hosting_sites": sites, "front_exempt": exempt}
+        return play(playbook_path("web"), str(inventory.path), variables, before=before)
+
+    yield apply
+    play(playbook_path("web"), str(inventory.path))

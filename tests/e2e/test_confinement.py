@@ -8,72 +8,20 @@ mistake in the attack would pass for a refusal.
 
 from __future__ import annotations
 
-import base64
-import http.client
+import contextlib
 import io
 import json
-import secrets
-import shlex
-import ssl
-from dataclasses import dataclass
 
 import paramiko
 import pytest
-
-WHO = '<?php echo "I am ", posix_geteuid();'
-
-
-@dataclass
-class Site:
-    """A site of an account, and the directory that the tests use in it."""
-
-    account: str
-    name: str
-    socket: str
-    uid: int
-    folder: str
-
-    @property
-    def path(self) -> str:
-        return f"/srv/members/{self.account}/www/{self.name}/{self.folder}"
-
-    @property
-    def me(self) -> str:
-        return f"I am {self.uid}"
-
-
-def run(web, command, *words):
-    """Run a command on the host; words are put into it quoted."""
-    return web.check_output(command.format(*(shlex.quote(word) for word in words))).strip()
-
-
-def put(web, site, name, text):
-    """Write a file of the site as its account would."""
-    encoded = base64.b64encode(text.encode()).decode()
-    command = "echo {} | base64 -d | runuser -u {} -- sh -c 'umask 027; cat > \"$0\"' {}"
-    run(web, command, encoded, site.account, f"{site.path}/{name}")
+from members import put, run, site_of, visitor
 
 
 @pytest.fixture(scope="module")
 def sites(web, two_accounts):
     """Give one site on PHP of each account, with a directory of our own in it."""
-    found = []
-    for account in two_accounts:
-        config = run(
-            web, "grep -l {} /etc/apache2/members/*.conf | head -n 1", f"proxy:unix:/run/php/.*/{account}.sock"
-        )
-        name = config.rpartition("/")[2].removesuffix(".conf")
-        socket = run(web, "sed -n {} {}", "s/.*proxy:unix:\\([^|]*\\)|.*/\\1/p", config)
-        uid = int(run(web, "id -u {}", account))
-        site = Site(account, name, socket, uid, f"confinement-{secrets.token_hex(4)}")
-        run(web, "runuser -u {} -- mkdir {}", account, site.path)
-        put(web, site, ".htaccess", "RewriteEngine Off\n")
-        put(web, site, "who.php", WHO)
-        put(web, site, "plain.txt", "plain")
-        found.append(site)
-    yield found
-    for site in found:
-        run(web, "rm -r {}", site.path)
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(site_of(web, account)) for account in two_accounts]
 
 
 @pytest.fixture(scope="module")
@@ -95,32 +43,10 @@ def htaccess(web, mine):
     put(web, mine, ".htaccess", "RewriteEngine Off\n")
 
 
-class ToAddress(http.client.HTTPSConnection):
-    """Connects to an address instead of asking the name service where a site is."""
-
-    def __init__(self, address, site, trust):
-        super().__init__(site, timeout=30, context=trust)
-        self.address, self.trust = address, trust
-
-    def connect(self):
-        self.sock = self._create_connection((self.address, 443), self.timeout)
-        self.sock = self.trust.wrap_socket(self.sock, server_hostname=self.host)
-
-
 @pytest.fixture
 def visit(web_address, ca_file):
-    """Ask a site for a page of our directory, as a visitor: (status, text, headers)."""
-    trust = ssl.create_default_context(cafile=ca_file)
-
-    def ask(site, name, headers=None):
-        connection = ToAddress(web_address, site.name, trust)
-        connection.request("GET", f"/{site.folder}/{name}", headers=headers or {})
-        answer = connection.getresponse()
-        text = answer.read().decode(errors="replace")
-        connection.close()
-        return answer.status, text, answer.headers
-
-    return ask
+    """Ask a site for a page of our directory, as a visitor."""
+    return visitor(web_address, ca_file)
 
 
 def test_each_site_runs_as_its_account(visit, mine, theirs):
@@ -265,29 +191,40 @@ def test_what_is_not_for_visitors_is_not_shown(web, visit, mine, name):
 
 
 PROBE = """<?php
+function shell($command) { return trim((string) shell_exec("(" . $command . ") 2>/dev/null")); }
+$here = __DIR__;
 echo json_encode([
-    "homes" => array_values(array_diff(scandir("/srv/members"), [".", ".."])),
-    "read" => @file_get_contents("{file}"),
-    "socket" => (bool) @stream_socket_client("unix://{socket}", $code, $why, 2),
-    "written" => @file_put_contents("/run/php/x", "x") ?: @file_put_contents("/etc/php/pools/x", "x"),
-    "processes" => count(array_filter(glob("/proc/[0-9]*"), fn($p) => @fileowner($p) !== posix_geteuid())),
-    "own" => (bool) @file_put_contents(__DIR__ . "/written.txt", "x"),
+    "own" => [(bool) @file_put_contents("$here/written.txt", "x"), shell("cat $here/written.txt")],
+    "homes" => [@scandir("/srv/members"), shell("ls /srv/members")],
+    "read" => [@file_get_contents("FILE"), shell("cat FILE")],
+    "secrets" => [
+        @file_get_contents("/etc/shadow"), shell("cat /etc/shadow /etc/gshadow /etc/ssh/*_key /etc/haproxy/certs/*")],
+    "sockets" => [
+        (bool) @stream_socket_client("unix://SOCKET", $code, $why, 2), shell("ls SOCKET /run/haproxy /run/dbus")],
+    "written" => [
+        @file_put_contents("/etc/php/x", "x"),
+        shell("for f in / /etc /opt /run /srv /srv/members /usr/bin /var; do touch \\$f/x && echo \\$f; done")],
+    "processes" => array_values(array_unique(explode("\\n", shell("stat -c %u /proc/[0-9]*")))),
+    "gain" => shell("cp /bin/sh $here/sh; chmod u+s $here/sh && echo set; grep NoNewPrivs /proc/self/status"),
 ]);
 """
 
 
 def test_php_sees_its_own_home_only(web, visit, mine, theirs):
-    text = PROBE.replace("{file}", f"{theirs.path}/plain.txt").replace("{socket}", theirs.socket)
+    """What PHP's own functions are kept from by open_basedir, a program that it starts does not see either."""
+    text = PROBE.replace("FILE", f"{theirs.path}/plain.txt").replace("SOCKET", theirs.socket)
     put(web, mine, "probe.php", text)
     status, text, _ = visit(mine, "probe.php")
     assert status == 200
     assert json.loads(text) == {
-        "homes": [mine.account],
-        "read": False,
-        "socket": False,
-        "written": False,
-        "processes": 0,
-        "own": True,
+        "own": [True, "x"],
+        "homes": [False, mine.account],
+        "read": [False, ""],
+        "secrets": [False, ""],
+        "sockets": [False, ""],
+        "written": [False, ""],
+        "processes": [str(mine.uid)],
+        "gain": "NoNewPrivs:\t1",
     }
 
 

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The board and the report of `infini domains` in a browser: on a phone, in light and dark, by keyboard, offline."""
 
+import struct
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from contrasts import CONTRASTS
@@ -14,7 +17,7 @@ from infini.domains.events import Event
 from infini.domains.observed import Difference, Parity, Tally
 from infini.domains.report import Proof
 from infini.domains.states import CHAIN, State
-from infini.verify.picture import browser, look_like
+from infini.verify.picture import PHONE, browser, look_like, take
 
 NOW = datetime(2026, 3, 20, 9, 0, tzinfo=UTC)
 LONG = "une-association-au-nom-vraiment-tres-long-et-sans-fin.test"
@@ -46,6 +49,8 @@ def proof():
     wrong = Difference("www", "A", "ns1.infini.test 2001:db8::53 TCP", "192.0.2.1 " * 20, "no answer")
     parity = Parity(LONG, NOW, "x", 4240, 4238, (), (wrong,), True)
     events = [Event(NOW + timedelta(hours=n), LONG, "", "state", {"to": state}) for n, state in enumerate(CHAIN)]
+    compared = {"queries": 8480, "identical": 4138, "expected": {"ttl": 100, "plan": 1}, "unexpected_count": 1}
+    events.append(Event(NOW, LONG, "", "parity", compared))
     tally = Tally(LONG, NOW, NOW + timedelta(days=2), 576, 1, 5.0, ("www A: SERVFAIL",))
     return Proof(next(rows()), tuple(events), NOW, {**plan, "outcomes": [outcome]}, parity, tally)
 
@@ -101,7 +106,7 @@ def test_the_board_says_who_must_act_and_the_rest_opens_by_keyboard(driver, page
     driver.get(pages["board"])
     assert driver.title.startswith("(1) Quitter Gandi")
     assert driver.find_element(By.TAG_NAME, "html").get_attribute("lang") == "fr"
-    assert "1 sur 21 terminé, 1 bloqué." in driver.find_element(By.CSS_SELECTOR, "[role=status]").text
+    assert "Terminés : 1 sur 21, bloqués : 1." in driver.find_element(By.CSS_SELECTOR, "[role=status]").text
     waiting = driver.find_element(By.ID, "agir")
     assert LONG in waiting.text
     assert "été.test" in waiting.text
@@ -117,6 +122,16 @@ def test_the_board_says_who_must_act_and_the_rest_opens_by_keyboard(driver, page
 def test_the_report_does_not_claim_what_is_not_proven(driver, pages):
     driver.get(pages["report"])
     assert "La preuve n'est pas complète" in driver.find_element(By.CSS_SELECTOR, "[role=status]").text
+
+
+def test_a_picture_shows_the_whole_page(driver, pages, tmp_path):
+    text = Path(unquote(urlsplit(pages["board"]).path)).read_text(encoding="utf-8")
+    picture = tmp_path / "board.png"
+    take(text, picture, whole=True)
+    width, height = struct.unpack(">II", picture.read_bytes()[16:24])  # PNG's first chunk
+    driver.get(pages["board"])
+    assert (width, height) == (PHONE[0], driver.execute_script("return document.documentElement.scrollHeight"))
+    assert height > 2 * PHONE[1]
 
 
 @pytest.mark.parametrize("name", ["board", "report"])

@@ -37,12 +37,17 @@ class Platform:
     @property
     def site(self) -> str:
         """A site that costs nothing to serve."""
-        light = [site["name"] for site in self.sites if not site.get("php")]
-        return (light or [site["name"] for site in self.sites])[0]
+        light = [site["name"] for site in self.pages if not site.get("php")]
+        return (light or [site["name"] for site in self.pages])[0]
 
     @property
     def other(self) -> str:
-        return next(site["name"] for site in self.sites if site["name"] != self.site)
+        return next(site["name"] for site in self.pages if site["name"] != self.site)
+
+    @property
+    def pages(self) -> list[dict]:
+        """The sites that show something, and do not only lead elsewhere."""
+        return [site for site in self.sites if not site.get("redirect")]
 
     def run(self, host: str, command: str) -> str:
         line = [*self.inventory.connection(host).ssh("-o", "BatchMode=yes"), f"sh -c {shlex.quote(command)}"]
@@ -170,6 +175,24 @@ def test_nothing_hides_behind_the_challenges(platform, address, rest):
     path = f"/.well-known/acme-challenge/{rest}"
     answer, _ = plain(address, platform.site, path)
     assert (answer.status, answer.headers["Location"]) == (301, f"https://{platform.site}{path}")
+
+
+def test_a_redirection_answers_with_its_code_and_target_over_http_and_https(platform, address):
+    led = [site for site in platform.sites if site.get("redirect")]
+    assert led
+    for site in led:
+        for name in (site["name"], *site.get("aliases", [])):
+            with Visitor(address, name, platform.trusting()) as visitor:
+                secure, _ = visitor.ask("/a/b?c=d")
+            for answer in (secure, plain(address, name, "/a/b?c=d")[0]):
+                wanted = (site["redirect"]["code"], site["redirect"]["to"])
+                assert (answer.status, answer.headers["Location"]) == wanted, name
+
+
+def test_a_redirection_leaves_the_challenges_alone(platform, address):
+    name = next(site["name"] for site in platform.sites if site.get("redirect"))
+    answer, _ = plain(address, name, "/.well-known/acme-challenge/nothing-here")
+    assert answer.status == 404
 
 
 def test_plain_http_does_not_lead_to_strangers(address):

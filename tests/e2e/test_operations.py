@@ -48,8 +48,9 @@ def test_a_file_edited_by_hand_is_named_refused_and_overwritten_when_told():
 
 def test_a_changed_pool_variable_shows_exactly_its_files_in_check_mode():
     plays = ["playbooks/preflight.yml", "playbooks/web.yml"]
+    variable = '{"php_pool_idle_seconds": 31}'
     done = subprocess.run(
-        ["ansible-playbook", "-i", "inventory/staging", *plays, "--check", "--diff", "-e", '{"php_pool_children": 7}'],
+        ["ansible-playbook", "-i", "inventory/staging", *plays, "--check", "--diff", "-e", variable],
         cwd=ROOT,
         capture_output=True,
         text=True,

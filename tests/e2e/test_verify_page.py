@@ -29,7 +29,7 @@ VALUES = {
 }
 NAMES = ("to", "location", "status", "expected", "text", "version", "protocol", "port", "missing", "service", "tried")
 NAMES += ("ports", "greeting", "starts", "release", "fields", "policy", "unit", "units", "state", "command", "output")
-NAMES += ("account", "percent", "slice", "seconds", "mount", "free_gb", "inodes", "pressure", "milliseconds")
+NAMES += ("path", "account", "percent", "slice", "seconds", "mount", "free_gb", "inodes", "pressure", "milliseconds")
 
 
 def report(codes=tuple(SENTENCES)):

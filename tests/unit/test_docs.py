@@ -19,6 +19,7 @@ from infini import ROOT, cards, plays, preflight, tree_render
 from infini.cli import app
 from infini.tree_render import Renderer, environment
 
+PROFILES = plays.read_yaml(ROOT / "inventory/staging/group_vars/all/profiles.yml")["hosting_profiles"]
 PAGES = [ROOT / "README.md", ROOT / "README.fr.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`(\./infini [^`\n]+)`")
@@ -125,7 +126,7 @@ def test_the_examples_of_the_inventory_would_pass_preflight():
         assert preflight.unknown_variables(example, known) == []
         assert [error for spec in specs for error in preflight.contract_errors(only(spec, example), example)] == []
         accounts, sites = example.get("hosting_accounts", []), example.get("hosting_sites", [])
-        assert model.problems(accounts, sites, ["7.4", "8.2", "8.4"]) == []
+        assert model.problems(accounts, sites, ["7.4", "8.2", "8.4"], PROFILES) == []
 
 
 def only(spec, values):

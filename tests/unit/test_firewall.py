@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from hosting.firewall import openings, reservations, rules
+from hosting.firewall import destinations, openings, outgoing, reservations, rules
 
 PEERS = {"web": ["192.0.2.10", "2001:db8::10"], "watchers": ["192.0.2.20"]}
 
@@ -36,7 +36,7 @@ def test_rules(entry, expected):
     [
         ({"port": 1, "from": ["nobody"]}, "nobody is neither an address nor a host or group"),
         ({"port": 70000, "from": "any"}, "70000 is not a port"),
-        ({"port": "22; accept", "from": "any"}, "invalid literal"),
+        ({"port": "22; accept", "from": "any"}, "is not a port"),
     ],
 )
 def test_nonsense_is_refused(entry, sentence):
@@ -73,3 +73,28 @@ def test_a_port_between_services_is_refused_to_people():
 def test_a_reserved_port_that_is_none_is_refused(entry, sentence):
     with pytest.raises(ValueError, match=sentence):
         reservations([entry])
+
+
+def test_an_account_gets_out_where_it_says():
+    accounts = [
+        {"name": "velo", "outgoing": [{"port": 993}, {"port": "8000-8010", "protocol": "udp"}]},
+        {"name": "chorale", "outgoing": [{"port": 5432, "to": ["192.0.2.7", "2001:db8::/32"]}]},
+        {"name": "bourg"},
+    ]
+    assert outgoing(accounts) == [
+        'meta skuid "velo" tcp dport 993 accept',
+        'meta skuid "velo" udp dport 8000-8010 accept',
+        'meta skuid "chorale" ip daddr { 192.0.2.7 } tcp dport 5432 accept',
+        'meta skuid "chorale" ip6 daddr { 2001:db8::/32 } tcp dport 5432 accept',
+    ]
+
+
+@pytest.mark.parametrize("entry", [{"port": "1; accept"}, {"port": 1, "to": ["0.0.0.0/0 } accept"]}, {"port": "1-"}])
+def test_nothing_is_let_out_by_a_line_that_says_more(entry):
+    with pytest.raises(ValueError, match=r"is (not a port|neither an address)"):
+        outgoing([{"name": "velo", "outgoing": [entry]}])
+
+
+def test_resolvers_are_matched_by_family():
+    assert destinations(["192.0.2.53", "2001:db8::53"]) == ["ip daddr { 192.0.2.53 }", "ip6 daddr { 2001:db8::53 }"]
+    assert destinations([]) == []

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
 import copy
+import gettext
 import json
 import os
 import time
@@ -8,8 +9,10 @@ import time
 import host_health
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from host_tree_world import World
 
-from hosting import health
+from hosting import findings, health
+from hosting.tree_model import Validation
 
 SYSTEMCTL = {
     "list-units": "php8.2@velo.service loaded failed failed PHP 8.2 of velo\ncertbot.timer loaded failed failed x\n",
@@ -32,6 +35,31 @@ Conf openssl (3.0.17-1~deb12u2 Debian-Security:12/stable-security [amd64])
 CHRONY = "A29FC801,time.test,3,1763.1,-0.000012,0.00001,0.00002,-12.1,0.0,0.01,0.01,0.001,64.2,"
 
 
+# What masters said on a bench while PHP was abused, as `journalctl --output json` gives it.
+JOURNAL = "\n".join(
+    json.dumps({"_SYSTEMD_UNIT": unit, "MESSAGE": f"[22-Nov-2026 09:56:44] {message}", "__CURSOR": "s=1"})
+    for unit, message in [
+        (
+            "php7.4@velo.service",
+            "WARNING: [pool velo] child 70 exited on signal 9 (SIGKILL) after 1.4 seconds from start",
+        ),
+        (
+            "php8.2@velo.service",
+            "WARNING: [pool velo] child 71 exited on signal 9 (SIGKILL) after 3.4 seconds from start",
+        ),
+        (
+            "php8.2@velo.service",
+            "WARNING: [pool velo] child 72 exited on signal 15 (SIGTERM) after 3 seconds from start",
+        ),
+        ("php8.2@velo.service", "ERROR: fork() failed: Resource temporarily unavailable (11)"),
+        (
+            "php8.4@jardin.service",
+            "WARNING: [pool jardin] server reached max_children setting (5), consider raising it",
+        ),
+    ]
+)
+
+
 def fake_run(answers):
     def run(command):
         words = " ".join(command)
@@ -46,6 +74,7 @@ def fake_run(answers):
 ANSWERS = {
     "systemctl list-units": (0, SYSTEMCTL["list-units"]),
     "MemoryCurrent": (0, SYSTEMCTL["show-slices"]),
+    "journalctl": (0, JOURNAL),
     "ActiveState": (0, SYSTEMCTL["show-units"]),
     "apt-get": (0, APT),
     "chronyc": (0, CHRONY + "Normal"),
@@ -107,8 +136,14 @@ def test_reading(root):
     assert seen["memory"] == {"percent": 75, "pressure": 32}
     assert seen["upgrades"] == {"security": ["libssl3", "openssl"], "reason": "", "days": 5.0}
     assert seen["accounts"] == [
-        {"slice": "members-bourg.slice", "memory": None, "tasks": None},
-        {"slice": "members-velo.slice", "memory": 94, "tasks": 5},
+        {"slice": "members-bourg.slice", "memory": None, "tasks": None, "hits": health.NO_HITS},
+        {
+            "slice": "members-jardin.slice",
+            "memory": None,
+            "tasks": None,
+            "hits": {"killed": 0, "refused": 0, "full": 1},
+        },
+        {"slice": "members-velo.slice", "memory": 94, "tasks": 5, "hits": {"killed": 2, "refused": 1, "full": 0}},
     ]
     assert seen["files"] == 95
     assert seen["listening"] == [22, 80, 443]
@@ -162,6 +197,20 @@ def test_a_command_that_hangs_is_ended(monkeypatch):
     assert health.run_command(["/does/not/exist"])[0] == 127
 
 
+def test_files_in_quarantine_are_read_from_the_memory_of_the_trees(tmp_path):
+    assert health.quarantined(tmp_path) == []
+    world = World(tmp_path)
+    world.trees = str(tmp_path / "var/lib/infini/trees")
+    refused = Validation(("**",), ("sh", "-c", f"grep -Hn bad {world.path('*')} && exit 1 || true"), quarantine=True)
+    world.apply({"velo.test.conf": "bad"}, validations=(refused,))
+    path = world.path("velo.test.conf")
+    seen = health.quarantined(tmp_path)
+    assert seen == [{"name": "velo.test", "path": path, "reason": f"{path}:1:bad"}]
+    (found,) = [one for one in health.judge({**WELL, "quarantined": seen}) if one.code == "quarantine.refused"]
+    said = findings.says(findings.check_of("web", found, {}), gettext.NullTranslations())
+    assert said == f"The settings of velo.test are refused on web, {path} stands as before: {path}:1:bad"
+
+
 WELL = {
     "failed_units": [],
     "units": {"haproxy.service": "active", "apache2.service": "inactive"},
@@ -170,15 +219,16 @@ WELL = {
     "memory": {"percent": 30, "pressure": 0},
     "upgrades": {"security": [], "reason": "", "days": 0.2},
     "reboot": False,
-    "accounts": [{"slice": "members-velo.slice", "memory": 40, "tasks": None}],
+    "accounts": [{"slice": "members-velo.slice", "memory": 40, "tasks": None, "hits": health.NO_HITS}],
     "files": 2,
+    "quarantined": [],
 }
 
 
 def test_a_host_that_is_well():
     found = health.judge(WELL)
     assert all(one.code.endswith(".ok") for one in found)
-    assert len(found) == 12
+    assert len(found) == 13
 
 
 @pytest.mark.parametrize(
@@ -198,7 +248,11 @@ def test_a_host_that_is_well():
         (["upgrades", "days"], None, "lists.old"),
         (["reboot"], True, "reboot.needed"),
         (["accounts", 0, "tasks"], 90, "account.near"),
+        (["accounts", 0, "hits"], {"killed": 1, "refused": 0, "full": 0}, "limit.killed"),
+        (["accounts", 0, "hits"], {"killed": 0, "refused": 1, "full": 0}, "limit.refused"),
+        (["accounts", 0, "hits"], {"killed": 0, "refused": 0, "full": 20}, "limit.full"),
         (["files"], 90, "files.near"),
+        (["quarantined"], [{"name": "velo.test", "path": "/x", "reason": "y"}], "quarantine.refused"),
     ],
 )
 def test_each_trouble_is_found_alone(path, value, code):
@@ -210,11 +264,15 @@ def test_each_trouble_is_found_alone(path, value, code):
     assert [one.code for one in health.judge(seen) if not one.code.endswith(".ok")] == [code]
 
 
+def test_a_journal_without_entries_counts_nothing():
+    assert health.hits("-- No entries --\n") == {}
+
+
 def test_unknown_numbers_are_not_judged():
     seen = copy.deepcopy(WELL)
     seen["clock"] = {"synchronised": None, "offset": None, "drift": None}
     seen["memory"]["pressure"] = None
-    assert len(health.judge(seen)) == 9
+    assert len(health.judge(seen)) == 10
 
 
 @pytest.mark.parametrize(

@@ -317,3 +317,51 @@ def test_owners_are_read_all_at_once_and_asked_by_name_where_nobody_lists_them(m
     assert owners.ids(entry) == (1001, 1002)
     assert owners.ids(replace(entry, owner="distant")) == (7, 1002)
     assert asked == ["distant"]
+
+
+def test_what_is_no_longer_declared_can_wait_for_a_later_task(world):
+    world.write("etc/pools/by-hand", "x")
+    world.apply({"etc/pools/old": "x"}, owned=["etc/pools"], prune=False)
+    new = {"etc/pools/new": "x"}
+    for check_mode in (True, False):
+        result = world.apply(new, owned=["etc/pools"], prune=False, check_mode=check_mode)
+        assert paths(result) == ["new"]
+        assert sorted(result["left"]) == [world.path("etc/pools/by-hand"), world.path("etc/pools/old")]
+    assert sorted(os.listdir(world.path("etc/pools"))) == ["by-hand", "new", "old"]
+    assert not world.look(new, owned=["etc/pools"], prune=False)["changed"]
+    assert world.drift() == []
+    result = world.apply(new, owned=["etc/pools"], write=False)
+    assert sorted(paths(result, "remove")) == ["by-hand", "old"]
+    assert result["left"] == []
+    assert os.listdir(world.path("etc/pools")) == ["new"]
+    assert not world.look(new, owned=["etc/pools"])["changed"]
+
+
+def test_task_that_only_removes_writes_nothing(world):
+    world.apply({"etc/pools/old": "x"}, owned=["etc/pools"])
+    new = {"etc/pools/new": "x", "elsewhere/new": "x"}
+    assert paths(world.look(new, owned=["etc/pools"], write=False, check_mode=True)) == ["old"]
+    world.apply(new, owned=["etc/pools"], write=False)
+    assert os.listdir(world.path("etc/pools")) == []
+    assert world.drift() == []
+    assert paths(world.apply(new, owned=["etc/pools"]), "write") == ["new", "new"]
+
+
+def test_brake_judges_what_is_left_beside_what_takes_its_place(world):
+    old = {f"etc/pools/7.4/{number}": "x" for number in range(5)}
+    new = {f"etc/pools/8.2/{number}": "x" for number in range(5)}
+    world.apply(old, owned=["etc/pools"])
+    with pytest.raises(TreeError, match="remove 5 of the 5"):
+        world.look({}, owned=["etc/pools"], prune=False)
+    world.apply(new, owned=["etc/pools"], prune=False)
+    world.apply(new, owned=["etc/pools"], prune=False)  # the later task never came
+    world.apply(new, owned=["etc/pools"], write=False)
+    assert os.listdir(world.path("etc/pools")) == ["8.2"]
+    world.apply(new, owned=["etc/pools"], prune=False)
+    with pytest.raises(TreeError, match="remove 5 of the 5"):
+        world.look({}, owned=["etc/pools"], write=False)
+
+
+def test_memory_of_an_earlier_version_is_understood():
+    memory = Memory.load('{"files": {}, "directories": [], "pending": [], "run": "", "transaction": "x"}')
+    assert (memory.transaction, memory.left, memory.quarantined) == ("x", (), {})

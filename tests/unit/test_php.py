@@ -53,6 +53,7 @@ def test_a_tree_has_the_same_extensions_and_takes_security_updates_unless_told()
 def test_each_pool_has_an_entrance_and_the_packages_own_master_stays_down():
     assert php.units([{"account": "velo", "version": "7.4"}], [NATIVE, TREE]) == [
         {"name": "php7.4@velo.socket"},
+        {"name": "php-pools-rest.timer"},
         {"name": "php8.2-fpm.service", "enabled": False, "state": "stopped"},
     ]
 

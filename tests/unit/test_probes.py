@@ -220,6 +220,8 @@ def test_redirect():
         good = Probe("redirect", "web", "127.0.0.1", {"url": f"{url}/go"})
         assert codes(good) == ["redirect.ok"]
         assert codes(Probe("redirect", "web", "127.0.0.1", {"url": f"{url}/"})) == ["redirect.none"]
+        assert codes(Probe("redirect", "web", "127.0.0.1", {"url": f"{url}/go", "code": 301})) == ["redirect.ok"]
+        assert codes(Probe("redirect", "web", "127.0.0.1", {"url": f"{url}/go", "code": "302"})) == ["redirect.code"]
         elsewhere = Probe("redirect", "web", "127.0.0.1", {"url": f"{url}/go", "to": "https://chorale.test/"})
         assert codes(elsewhere) == ["redirect.elsewhere"]
 

@@ -48,6 +48,24 @@ def test_differences_are_unified_diffs_headed_by_the_host():
     assert text.count("web: ") == 1
 
 
+def test_a_file_in_quarantine_is_a_finding_of_a_run_that_succeeded():
+    file = {"path": "/etc/apache2/members/velo.test.conf", "reason": "Invalid command 'Requires'"}
+    ran = {"host": "web", "task": "Write the tree", "res": {"quarantined": [file]}}
+    result = watch(("runner_on_ok", ran), ("runner_on_ok", {**ran, "task": "t", "res": {}}))
+    result.ok = True
+    assert result.status == 1
+    answer = result.as_json()
+    assert answer["ok"] is False
+    assert answer["quarantined"] == [
+        {
+            "host": "web",
+            "name": "velo.test",
+            **file,
+            "mend": "Correct what hosting_sites says of velo.test, then apply again.",
+        }
+    ]
+
+
 def test_the_slowest_tasks_end_the_log():
     quick, slow = (
         {"host": "web", "task": task, "res": {}, "duration": seconds} for task, seconds in (("a", 1), ("b", 9))

@@ -12,10 +12,16 @@ from hosting.findings import SENTENCES, Check
 from hosting.probes import Finding, Probe
 from infini import ROOT
 from infini.locale import DIRECTORY, catalogue
+from infini.phrase import Phrase, said
 
 FRENCH = catalogue("fr")
 SOURCES = {
-    "src/infini": [("verify/**.py", "python"), ("verify/**.jinja", "jinja2")],
+    "src/infini": [
+        ("verify/**.py", "python"),
+        ("verify/**.jinja", "jinja2"),
+        ("domains/**.py", "python"),
+        ("domains/**.jinja", "jinja2"),
+    ],
     "module_utils": [("**.py", "python")],
 }
 
@@ -26,7 +32,7 @@ def texts(message_id):
 
 def messages_in_code():
     """Give every text that is marked for translation."""
-    keywords = {"_": None, "gettext": None, "ngettext": (1, 2)}
+    keywords = {"_": None, "gettext": None, "ngettext": (1, 2), "Phrase": None}
     found = [
         message
         for folder, methods in SOURCES.items()
@@ -53,12 +59,12 @@ def test_the_french_catalogue_says_what_the_code_says():
 
 @pytest.mark.parametrize("message", messages_in_french(), ids=lambda message: texts(message.id)[0])
 def test_every_message_is_translated(message):
-    for said in texts(message.string):
-        assert said
+    for text in texts(message.string):
+        assert text
         assert not message.fuzzy
-        assert fields(said) <= fields(" ".join(texts(message.id)))
-        assert not re.search(r"\bde \{(host|name)\}", said), "« de anatole »: write around it"
-        assert not re.search(r"\w[:;!?]( |$)|\.\.\.", said), "French puts a space before : ; ! ?"
+        assert fields(text) <= fields(" ".join(texts(message.id)))
+        assert not re.search(r"\bde \{(host|name)\}", text), "« de anatole »: write around it"
+        assert not re.search(r"\w[:;!?]( |$)|\.\.\.", text), "French puts a space before : ; ! ?"
 
 
 SAMPLE = {
@@ -117,3 +123,17 @@ def test_neighbours_with_one_mend_are_told_together():
     bundles = findings.bundle(checks)
     assert [[check.id for check in those] for those, _ in bundles] == [["page:1", "page:2"], ["page:3"]]
     assert bundles[0][1][-1] == "./infini apply web -i staging"
+
+
+def test_a_phrase_is_english_until_it_is_said():
+    inner = Phrase("somebody else")
+    phrase = Phrase(
+        "{domain} is in the hands of {holder}: wait for the end, then try again", domain="a.test", holder=inner
+    )
+    assert phrase == "a.test is in the hands of somebody else: wait for the end, then try again"
+    assert said(phrase, "en") == phrase
+    assert (
+        said(phrase)
+        == "a.test est entre les mains d'une autre personne (nom inconnu) : attendez la fin, puis réessayez"
+    )
+    assert said("no phrase {at} all") == "no phrase {at} all"

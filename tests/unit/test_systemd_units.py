@@ -158,7 +158,12 @@ class FakeSystemctl:
         if verb == "daemon-reload":
             self.read = int((time.monotonic() + 60) * 1e6)
         self.without_reload += names if "--no-reload" in argv else []
-        changes = {"start": {"active": "active"}, "stop": {"active": "inactive"}, "enable": {"file": "enabled"}}
+        changes = {
+            "start": {"active": "active"},
+            "stop": {"active": "inactive"},
+            "enable": {"file": "enabled"},
+            "disable": {"file": "disabled"},
+        }
         for name in names:
             if name in self.broken:
                 self.units[name]["active"] = "failed"
@@ -342,3 +347,14 @@ def test_the_service_behind_a_pruned_socket_stops_with_it(run, folder):
     result = run(systemctl, units=[{"name": "pool_kept.socket"}], prune=["pool_*.socket"])
     assert result["stopped"] == ["pool_old.service", "pool_old.socket"]
     assert systemctl.calls[0] == ("stop", "pool_old.service", "pool_old.socket")
+
+
+def test_surplus_can_be_left_to_a_later_task_by_name(run, folder):
+    (folder / "sockets.target.wants/pool_kept.socket").symlink_to("/nowhere")
+    systemctl = FakeSystemctl(pool_old__socket={"triggers": "pool_old.service"}, pool_kept__socket={})
+    systemctl.units["pool_old.service"] = {"active": "inactive", "file": "static"}
+    units = [{"name": "pool_kept.socket"}]
+    result = run(systemctl, units=units, prune=["pool_*.socket"], leave=True)
+    assert (result["changed"], result["left"], systemctl.calls) == (False, ["pool_old.socket"], [])
+    assert run(systemctl, units=units, prune=["pool_*.socket"])["left"] == []
+    assert run(systemctl, units=units, prune=["pool_*.socket"], leave=True)["left"] == []

@@ -2,9 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What front, certificates and pebble write, rendered by the engine itself with the roles' own defaults."""
 
+import importlib.machinery
+import importlib.util
 import json
 import shutil
 import subprocess
+import sys
+from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,9 +21,10 @@ from infini.tree_render import Picture, Renderer, environment
 
 ROLES = Path(__file__).parents[2] / "roles"
 SITES = [
-    {"name": "velo.test", "aliases": ["www.velo.test", "Ancien.Test"]},
+    {"name": "velo.test", "aliases": ["www.velo.test", "Ancien.Test"], "robots": {"train": "welcome", "seo": None}},
     {"name": "bourg.test", "node": "web2", "hsts": "none", "connections": 3},
-    {"name": "jardin.test", "aliases": None, "requests": 20, "hsts": "max-age=60; includeSubDomains"},
+    {"name": "jardin.test", "aliases": None, "requests": 20, "expensive": 30, "hsts": "max-age=60; includeSubDomains"},
+    {"name": "Fete.test", "plain_http": True},
 ]
 NODES = [
     {"name": "local", "address": "127.0.0.1", "port": 8080},
@@ -76,7 +81,15 @@ def test_all_names_of_a_site_lead_to_it_in_lower_case():
         "ancien.test": "velo.test",
         "bourg.test": "bourg.test",
         "jardin.test": "jardin.test",
+        "fete.test": "fete.test",
     }
+
+
+def test_only_what_says_so_is_answered_over_plain_http():
+    files = tree("front")
+    assert as_map(files["/etc/haproxy/maps/plain_http.map"]) == {"fete.test": "yes"}
+    (rule,) = words(files["/etc/haproxy/haproxy.cfg"], "http-request redirect")
+    assert " ".join(rule).endswith("|| { var(txn.site),map_str(/etc/haproxy/maps/plain_http.map) -m found }")
 
 
 def test_a_second_web_node_is_data():
@@ -93,6 +106,7 @@ def test_limits_and_hsts_of_single_sites_are_maps():
     files = tree("front")
     assert as_map(files["/etc/haproxy/maps/requests.map"]) == {"jardin.test": "20"}
     assert as_map(files["/etc/haproxy/maps/connections.map"]) == {"bourg.test": "3"}
+    assert as_map(files["/etc/haproxy/maps/expensive.map"]) == {"jardin.test": "30"}
     assert as_map(files["/etc/haproxy/maps/hsts.map"]) == {
         "bourg.test": "none",
         "jardin.test": "max-age=60; includeSubDomains",
@@ -146,7 +160,11 @@ def test_limits_spare_the_exempt_only():
     some = tree("front", front_exempt=["192.0.2.0/24", "2001:db8::/32"])["/etc/haproxy/haproxy.cfg"]
     assert words(plain, "acl exempt") == [["acl", "exempt", "always_false"]]
     assert words(some, "acl exempt") == [["acl", "exempt", "src", "192.0.2.0/24", "2001:db8::/32"]]
-    assert all(line[-2:] == ["too_fast", "!exempt"] for line in words(some, "http-request deny status 429"))
+    verdicts = [line for line in words(some, "http-request set-var(txn.refusal)") if "too_greedy" not in line]
+    assert {line[-1] for line in verdicts if "too_fast" in line or "too_many" in line} == {"!exempt"}
+    judged = words(some, "http-request set-var(txn.judged)")
+    assert len(judged) == 1
+    assert all("!exempt" in clause for clause in " ".join(judged[0]).split("||"))
 
 
 def test_the_certificates_directory_is_closed_to_others():
@@ -203,8 +221,121 @@ def test_an_overloaded_site_says_when_to_come_back():
     assert "Retry-After: 10\n" in PAGES["/etc/haproxy/pages/503.http"]
     config = tree("front")["/etc/haproxy/haproxy.cfg"]
     refusals = words(config, "http-request deny status")
-    assert len(refusals) == 2
-    assert all("Retry-After" in refusal for refusal in refusals)
+    assert [refusal[3] for refusal in refusals] == ["403", "403", "429", "429", "503"]
+    assert all(("Retry-After" in refusal) == (refusal[3] != "403") for refusal in refusals)
+
+
+CONFIG = tree("front")["/etc/haproxy/haproxy.cfg"]
+
+
+def test_every_robot_has_a_name_of_its_own_and_says_where_that_stands():
+    robots = yaml.safe_load((ROLES / "front/defaults/main.yml").read_text())["front_crawlers"]
+    names = [robot["name"].lower() for robot in robots]
+    assert [name for name in names if any(other != name and other in name for other in names)] == []
+    assert [name for name in names if len(name) < 5 or " " in name] == []
+    for robot in robots:
+        assert robot["source"].startswith("https://")
+        assert date.fromisoformat(robot["checked"]) <= datetime.now(UTC).date()
+
+
+def test_robots_are_known_by_name_whatever_the_case_and_tokens_stand_in_robots_txt_only():
+    files = tree("front")
+    crawlers = as_map(files["/etc/haproxy/maps/crawlers.map"])
+    assert crawlers["gptbot"] == "train"
+    assert not any(name != name.lower() or name == "google-extended" for name in crawlers)
+    assert "User-agent: Google-Extended\n" in files["/etc/haproxy/robots/default.txt"]
+    assert "User-agent: OAI-SearchBot\n" not in files["/etc/haproxy/robots/default.txt"]
+    assert files["/etc/haproxy/robots/named.txt"].endswith("User-agent: *\nDisallow: /\n")
+
+
+def test_a_site_has_its_own_word_on_robots():
+    robots = as_map(tree("front")["/etc/haproxy/maps/robots.map"])
+    assert robots["train"] == "refuse"
+    assert {key: fate for key, fate in robots.items() if "." in key} == {
+        "velo.test": "own",
+        "velo.test/train": "welcome",
+    }
+
+
+def test_no_regular_expression_anywhere():
+    """Their compiler wants memory that the unit denies."""
+    assert "MemoryDenyWriteExecute=true" in tree("front")["/etc/systemd/system/haproxy.service.d/infini.conf"]
+    assert not [line for line in CONFIG.splitlines() if "-m reg" in line or "_reg(" in line or "regsub" in line]
+
+
+def test_the_user_agent_is_read_whole():
+    """`req.hdr` would cut it at its commas, of which every browser has one."""
+    agents = [line for line in CONFIG.splitlines() if "(user-agent)" in line]
+    assert agents
+    assert all("req.fhdr(user-agent)" in line for line in agents)
+
+
+def test_refusals_are_counted_in_the_order_that_the_program_reads(refusals):
+    counted = [(line[1], line[-2]) for line in words(CONFIG, "http-request") if line[1].startswith("sc-inc-gpc")]
+    assert counted == [(f"sc-inc-gpc({index},1)", reason) for index, reason in enumerate(refusals.REASONS)]
+    assert f"gpc_rate({len(refusals.REASONS)},1d)" in CONFIG
+
+
+@pytest.mark.parametrize("exempt", [[], ["192.0.2.0/24"]])
+def test_haproxy_itself_accepts_it(tmp_path, exempt):
+    for path, text in tree("front", front_exempt=exempt).items():
+        file = tmp_path / path[1:]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        here = "\n".join(
+            line for line in text.splitlines() if line.split()[:1] not in (["user"], ["group"], ["chroot"])
+        )
+        file.write_text(here.replace("/etc/haproxy", f"{tmp_path}/etc/haproxy") + "\n")
+    (tmp_path / "etc/haproxy/certs").mkdir()
+    done = subprocess.run(
+        ["haproxy", "-c", "-f", str(tmp_path / "etc/haproxy/haproxy.cfg")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def refusals():
+    path = ROLES / "front/tree/usr/local/sbin/front-refusals"
+    loader = importlib.machinery.SourceFileLoader("front_refusals", str(path))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    program = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)  # a __pycache__ in the tree would go to the hosts
+        loader.exec_module(program)
+    return program
+
+
+# As HAProxy 2.6 prints `show table sites`.
+ENTRY = (
+    "0x55d1563c7518: key={site}\\ {kind} use=0 exp=86398672 conn_cur=0 gpc0={0} gpc1={1} gpc2={2} gpc3={3} gpc4={4} "
+    "gpc0_rate(86400000)={0} gpc1_rate(86400000)={1} gpc2_rate(86400000)={2} gpc3_rate(86400000)={3} "
+    "gpc4_rate(86400000)={4}"
+)
+TABLE = "\n".join(
+    [
+        "# table: sites, type: string, size:40960, used:3",
+        ENTRY.format(3, 0, 0, 0, 1, site="velo.test", kind="dynamic"),
+        ENTRY.format(0, 0, 0, 2, 0, site="velo.test", kind="static"),
+        ENTRY.format(0, 9, 0, 0, 0, site="bourg.test", kind="dynamic"),
+        ENTRY.format(0, 0, 0, 0, 0, site="jardin.test", kind="dynamic"),
+        "",
+    ]
+)
+
+
+def test_refusals_are_said_by_site_and_reason(refusals, capsys):
+    assert refusals.main([], TABLE) == 0
+    assert capsys.readouterr().out == (
+        "bourg.test : 9 (robots déguisés : 9)\n"
+        "velo.test : 6 (robots nommés : 3, visiteurs trop pressés : 2, site saturé : 1)\n"
+    )
+    assert refusals.main(["--total"], TABLE) == 0
+    assert capsys.readouterr().out == "15\n"
+
+
+def test_a_full_site_is_named_with_its_numbers(refusals, capsys):
+    assert refusals.main(["--crowded"], TABLE) == 1
+    assert capsys.readouterr().out == "velo.test : 1 (site saturé : 1)\n"
+    assert refusals.main(["--crowded"], "") == 0
 
 
 def test_one_line_per_certificate():

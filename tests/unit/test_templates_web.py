@@ -14,28 +14,54 @@ import yaml
 from ansible.plugins.filter.core import combine
 from jinja2.runtime import missing
 
-from hosting import model
+from hosting import firewall, model
 from infini.tree_render import Renderer, environment
 
 ROLES = Path(__file__).parents[2] / "roles"
+SHIPPED = ROLES.parent / "inventory/staging/group_vars/all/profiles.yml"
+PROFILES = yaml.safe_load(SHIPPED.read_text())["hosting_profiles"]
 ACCOUNTS = [
-    {"name": "velo", "keys": ["ssh-ed25519 AAAA velo"], "limits": {"memory": "1G"}},
-    {"name": "chorale"},
+    {
+        "name": "velo",
+        "keys": ["ssh-ed25519 AAAA velo"],
+        "limits": {"memory": "1G", "io": 50, "children": 7},
+        "outgoing": [{"port": 993}],
+    },
+    {"name": "chorale", "profile": "moyen", "limits": {"tasks": 64, "memory": "512M", "cpu": "100%", "io": 100}},
 ]
 SITES = [
     {"name": "velo.test", "aliases": ["www.velo.test"], "account": "velo", "php": "7.4"},
-    {"name": "chorale.test", "account": "chorale", "php": "8.2", "php_settings": {"memory_limit": "256M"}},
+    {
+        "name": "chorale.test",
+        "account": "chorale",
+        "php": "8.2",
+        "php_settings": {"memory_limit": "256M"},
+        "php_disabled": ["exec", "system"],
+    },
     {"name": "bourg.test", "account": "chorale"},
+    {
+        "name": "fete.test",
+        "aliases": ["www.fete.test"],
+        "redirect": {"to": "https://velo.test/%C3%A9?a=$1", "code": 302},
+    },
+    {"name": "ancien.test", "redirect": {"to": "https://velo.test/%C3%A9/", "code": 301, "keep_path": True}},
 ]
+FILTERS = {
+    "combine": combine,
+    "accounts_destinations": firewall.destinations,
+    "accounts_outgoing": firewall.outgoing,
+}
 VARIABLES = {
     "inventory_hostname": "web",
-    "accounts_members": ACCOUNTS,
-    "php_pools": model.pools(SITES),
+    "accounts_members": model.members(ACCOUNTS, PROFILES),
+    "accounts_resolvers": ["192.0.2.53"],
+    "php_pools": model.pools(SITES, ACCOUNTS, PROFILES),
     "php_runtimes": [
         {"version": "8.2", "source": "debian"},
         {"version": "7.4", "source": "tree", "suite": "bullseye"},
     ],
     "sites_sites": model.virtual_hosts(SITES),
+    "sites_redirections": model.redirections(SITES),
     "web_server_name": "web.infini.test",
 }
 
@@ -44,7 +70,7 @@ def picture(role, **variables):
     """Render a role's tree with its defaults; return texts and entries by path."""
     defaults = yaml.safe_load((ROLES / role / "defaults/main.yml").read_text())
     known = {**defaults, **VARIABLES, **variables}
-    env = environment(lambda name: known.get(name, missing), filters=lambda own: {**own, "combine": combine})
+    env = environment(lambda name: known.get(name, missing), filters=lambda own: {**own, **FILTERS})
     tree = Renderer(ROLES / role / "tree", env, role, lambda path: (path.read_bytes(), False)).picture()
     entries = {entry.path: entry for entry in tree.request.entries}
     return {path: content.decode() for path, content in tree.contents.items()}, entries
@@ -68,8 +94,38 @@ def test_keys_and_own_limits_only_where_an_account_has_some():
     texts, entries = picture("accounts")
     assert lines(texts["/etc/ssh/members_keys/velo"]) == ["ssh-ed25519 AAAA velo"]
     assert entries["/etc/ssh/members_keys/velo"].group == "velo"  # sshd reads it as the account
-    assert lines(texts["/etc/systemd/system/members-velo.slice.d/50-limits.conf"]) == ["[Slice]", "MemoryMax=1G"]
+    assert lines(texts["/etc/systemd/system/members-velo.slice.d/50-limits.conf"]) == [
+        "[Slice]",
+        "MemoryMax=1G",
+        "IOWeight=50",
+    ]
     assert not [path for path in texts if "chorale" in path]
+    assert {"MemoryMax=512M", "TasksMax=64", "CPUQuota=100%", "IOWeight=100", "MemorySwapMax=0"} <= set(
+        lines(texts["/etc/systemd/system/members-.slice.d/10-limits.conf"])
+    )
+
+
+def test_programs_of_members_reach_what_is_declared():
+    rules = lines(picture("accounts")[0]["/etc/nftables.d/members.nft"])
+    assert 'elements = { "velo", "chorale" }' in rules
+    allowed = [rule for rule in rules if rule.endswith(" accept")]
+    assert allowed == [
+        "ct state established, related accept",
+        "tcp dport 80 accept",
+        "tcp dport 443 accept",
+        "ip daddr { 192.0.2.53 } meta l4proto { tcp, udp } th dport 53 accept",
+        "oif lo tcp dport 587 accept",
+        'meta skuid "velo" tcp dport 993 accept',
+    ]
+    assert rules[rules.index(allowed[-1]) + 1 :][:3] == [
+        "update @refused { meta skuid }",
+        "meta l4proto tcp reject with tcp reset",
+        "reject with icmpx admin-prohibited",
+    ]
+    unknown = lines(picture("accounts", accounts_resolvers=[])[0]["/etc/nftables.d/members.nft"])
+    assert "meta l4proto { tcp, udp } th dport 53 accept" in unknown
+    nobody = lines(picture("accounts", accounts_members=[])[0]["/etc/nftables.d/members.nft"])
+    assert nobody == ["table inet members", "delete table inet members", "table inet members {", "}"]
 
 
 @pytest.mark.parametrize(("allowed", "methods"), [(True, "any"), (False, "publickey")])
@@ -98,6 +154,29 @@ def test_settings_of_a_site_win_over_those_of_all():
     assert pool["chorale"]["php_value[memory_limit]"] == "256M"
     assert pool["chorale"]["php_value[upload_max_filesize]"] == "64M"
     assert pool["global"]["process_control_timeout"] == "15s"
+
+
+def test_a_pool_is_kept_to_its_home_and_its_limits():
+    pool = configparser.ConfigParser(interpolation=None)
+    pool.read_string(picture("php")[0]["/etc/php/pools/8.2/chorale.conf"])
+    chorale = pool["chorale"]
+    assert chorale["php_admin_value[open_basedir]"] == "/srv/members/chorale/:/tmp/:/usr/share/php/:/dev/urandom"
+    assert chorale["php_admin_value[disable_functions]"] == "exec,system"
+    assert (chorale["pm.max_children"], chorale["rlimit_files"], chorale["rlimit_core"]) == ("10", "2048", "0")
+    pool.read_string(picture("php")[0]["/etc/php/pools/7.4/velo.conf"])
+    assert pool["velo"]["pm.max_children"] == "7"
+    assert "php_admin_value[disable_functions]" not in pool["velo"]
+
+
+def test_the_slow_log_stands_where_nobody_writes_as_root():
+    texts, _ = picture("php")
+    assert "slowlog = /mnt/php7.4.slow.log" in lines(texts["/etc/php/pools/7.4/velo.conf"])
+    unit = lines(texts["/etc/systemd/system/php7.4@.service"])
+    assert "BindPaths=/srv/members/%i /srv/members/%i/logs/php:/mnt" in unit
+    entry = picture("accounts")[1]["/srv/members/velo/logs/php"]
+    assert (entry.owner, entry.group, oct(entry.mode)) == ("velo", "velo", "0o750")
+    rotation = lines(texts["/etc/logrotate.d/php-members"])
+    assert rotation[:2] == ["/srv/members/chorale/logs/php/*.log {", "su chorale chorale"]
 
 
 def test_only_a_tree_runs_under_a_root_of_its_own():
@@ -138,6 +217,25 @@ def test_an_alias_only_where_there_is_one():
     assert "ServerAlias" not in texts["/etc/apache2/members/chorale.test.conf"]
 
 
+def test_a_redirection_leads_to_its_target_as_it_is_written_and_leaves_challenges_alone():
+    host = lines(picture("sites")[0]["/etc/apache2/members/fete.test.conf"])
+    assert "ServerName https://fete.test:443" in host
+    assert "ServerAlias www.fete.test" in host
+    assert "AssignUserId nobody nogroup" in host
+    rule = r'RewriteRule "!^/\.well-known/acme-challenge/" "https://velo.test/\%C3\%A9?a=\$1" [R=302,NE,QSD,L]'
+    assert [line for line in host if line.startswith("RewriteRule")] == [rule]
+    assert not [line for line in host if line.startswith("DocumentRoot")]
+
+
+def test_a_redirection_may_keep_the_path():
+    host = lines(picture("sites")[0]["/etc/apache2/members/ancien.test.conf"])
+    rule = (
+        r'RewriteRule "^/(?!\.well-known/acme-challenge/)(.*)" "https://velo.test/\%C3\%A9/$1" [R=301,NE,B,BNP,BNE=/,L]'
+    )
+    assert [line for line in host if line.startswith("RewriteRule")] == [rule]
+    assert not [line for line in host if line.startswith("ServerAlias")]
+
+
 DANGEROUS = {"SetHandler", "AddHandler", "Action", "ProxyFCGISetEnvIf", "Options", "RemoveHandler", "SetInputFilter"}
 
 
@@ -162,3 +260,11 @@ def test_no_request_runs_as_a_service():
     texts, _ = picture("web")
     assert {"LimitUIDRange 1000 65534", "LimitGIDRange 1000 65534"} <= set(lines(texts["/etc/apache2/apache2.conf"]))
     assert "AssignUserId nobody nogroup" in lines(texts["/etc/apache2/sites-enabled/000-unknown.conf"])
+
+
+def test_directives_of_one_site_stand_at_the_end_of_its_virtual_host_only():
+    sites = [{**SITES[0], "apache": "Header set X-A b\n<Location /x>\n    Require local\n</Location>\n"}, *SITES[1:]]
+    texts, _ = picture("sites", sites_sites=model.virtual_hosts(sites))
+    host = lines(texts["/etc/apache2/members/velo.test.conf"])
+    assert host[-5:] == ["Header set X-A b", "<Location /x>", "Require local", "</Location>", "</VirtualHost>"]
+    assert "X-A" not in "".join(text for path, text in texts.items() if "velo.test" not in path)

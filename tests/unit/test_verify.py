@@ -28,6 +28,7 @@ WELL = {
     "reboot": False,
     "accounts": [],
     "files": 2,
+    "quarantined": [],
     "listening": [22, 8080],
 }
 FRONT = {

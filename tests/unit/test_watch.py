@@ -21,6 +21,7 @@ WELL = {
     "reboot": False,
     "accounts": [],
     "files": 2,
+    "quarantined": [],
 }
 ABOUT = {"ssh": "ssh root@192.0.2.10", "inventory": "staging"}
 GOOD = Check("failed:web", "web", "failed.ok", {"host": "web", **ABOUT})

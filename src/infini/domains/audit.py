@@ -5,24 +5,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from infini.domains.observed import Delegation, DomainFacts, Export
-from infini.domains.plan import Outcome, Plan
-from infini.domains.reading import disagreement, from_livedns, from_text
+from hosting.model import unfit_target
+from infini.domains.observed import Delegation, DomainFacts, Export, has_status
+from infini.domains.plan import Outcome, Plan, relative
+from infini.domains.reading import disagreement, from_text
 from infini.domains.registries import RegistryRule
 from infini.domains.rules import host_of
+from infini.domains.states import gandi_nameserver
 from infini.domains.zone import Rrset, Zone
 
 Severity = Literal["block", "warn", "note"]
 """`block` stops the move, `warn` asks for a look, `note` is good to know."""
 
-_GANDI = re.compile(r"^(ns-[\w-]+\.gandi\.net|([\w-]+\.)?dns\.gandi\.net)$")
 _GANDI_HOSTING = re.compile(r"(^|[. :=])(ghst\.net|gpaas\.net|(blogs|parked)\.vip\.gandi\.net)\.?( |$|\")")
-_STOPPED = frozenset({"clienthold", "serverhold", "pendingdelete", "redemptionperiod"})
+_STOPPED = ("client hold", "pending delete", "redemption period", "server hold")
 _MENDS = {
     "alias": "Demandez au membre où va ce nom ; si c'est chez Infini, donnez son adresse (`alias_addresses`).",
     "cname-at-apex": "Remplacez ce CNAME chez Gandi par des enregistrements A et AAAA, puis exportez de nouveau.",
@@ -58,6 +59,7 @@ class _Case:
     delegation: Delegation | None
     rule: RegistryRule
     now: datetime
+    contradictions: Sequence[str]
 
     @property
     def zone(self) -> Zone:
@@ -101,10 +103,7 @@ def _empty(case: _Case) -> Iterator[Finding]:
 
 
 def _exports(case: _Case) -> Iterator[Finding]:
-    if not (case.export.text and case.export.records):
-        return
-    name = case.zone.name
-    for sentence in disagreement(from_livedns(name, case.export.records), from_text(name, case.export.text)):
+    for sentence in case.contradictions:
         says = f"Les deux exports de la zone ne disent pas la même chose : {sentence}."
         yield Finding("zone-drifted", "block", says, "Quelqu'un modifie peut-être la zone : refaites l'export.")
 
@@ -129,11 +128,10 @@ def _registry(case: _Case) -> Iterator[Finding]:
     if case.rule.lock60 and case.now < free:
         says = f"Domaine créé le {case.facts.created:%d/%m/%Y} : un .{case.rule.tld} ne part pas avant 60 jours."
         yield Finding("locked-60-days", "block", says, f"Reprenez le {free:%d/%m/%Y}.")
-    statuses = {status.replace(" ", "").lower() for status in case.facts.statuses}
-    for status in sorted(statuses & _STOPPED):
+    for status in (status for status in _STOPPED if has_status(case.facts.statuses, status)):
         says = f"Le registre indique « {status} » : le domaine est suspendu ou en cours de suppression."
         yield Finding("on-hold", "block", says, "Demandez à Gandi ce qu'il en est avant toute chose.")
-    if "servertransferprohibited" in statuses:
+    if has_status(case.facts.statuses, "server transfer prohibited"):
         says = "Le registre lui-même interdit le transfert (« serverTransferProhibited »)."
         yield Finding(
             "locked-by-registry", "warn", says, "Demandez à Gandi de faire lever ce verrou avant le transfert."
@@ -155,7 +153,7 @@ def _delegated(case: _Case) -> Iterator[Finding]:
     if case.delegation is None:
         return
     if not case.delegation.complete:
-        silent = ", ".join(answer.server for answer in case.delegation.answers if answer.error) or "aucun interrogé"
+        silent = ", ".join(case.delegation.silent) or "aucun interrogé"
         says = f"Tous les serveurs de la zone parente n'ont pas répondu ({silent})."
         yield Finding("parent-silent", "warn", says, "Refaites la mesure avant de vous y fier.")
     if case.delegation.ds:
@@ -164,7 +162,7 @@ def _delegated(case: _Case) -> Iterator[Finding]:
         yield Finding("ds-left", "warn", says, mend)
     servers = case.delegation.nameservers
     ours = {server.rstrip(".").lower() for server in case.plan.options.our_nameservers}
-    if servers and not servers <= ours and not any(_GANDI.match(server) for server in servers):
+    if servers and not servers <= ours and not any(map(gandi_nameserver, servers)):
         says = f"Le domaine n'est pas servi par Gandi mais par {', '.join(sorted(servers))}."
         mend = "La zone de Gandi ne dit donc pas ce qui est servi : demandez au membre qui tient cette zone."
         yield Finding("served-elsewhere", "block" if ours else "warn", says, mend)
@@ -199,20 +197,25 @@ def _mail(case: _Case) -> Iterator[Finding]:
 
 
 def _redirections(case: _Case) -> Iterator[Finding]:
-    served = {
-        outcome.key[0]
-        for outcome in case.plan.outcomes
-        if "redirection" in outcome.rule.split(", ") or outcome.code in {"redirection-framed", "web-address-missing"}
-    }
+    made = {redirection.host: redirection for redirection in case.plan.redirections}
+    blocked = {outcome.key[0] for outcome in case.plan.blocked}
     for row in case.export.redirections:
-        host = str(row.get("host", "")).rstrip(".").lower()
-        name = "@" if host in {case.zone.name, "@"} else host.removesuffix(f".{case.zone.name}")
-        if name in served or any(_covers(name, wild) for wild in served if wild.startswith("*")):
-            says = f"La redirection de {case.full(name)} vers {row.get('url', '?')} est à recréer chez Infini."
-            mend = "Recréez-la, et obtenez son certificat, avant la bascule."
+        name = relative(str(row.get("host", "")), case.zone.name)
+        host, to = case.full(name), str(row.get("url", "?"))
+        if name.startswith("*"):
+            says = f"Une redirection vaut pour tous les noms de {host} : aucun certificat ne s'obtient pour un joker."
+            mend = "Demandez au membre quels noms servent, réglez-les un par un chez Gandi, puis exportez de nouveau."
+            yield Finding("redirection-wildcard", "block", says, mend, name)
+        elif unfit_target(to):
+            says = f"La redirection de {host} mène à « {to} », qui n'est pas une adresse web entière."
+            mend = "Demandez au membre la bonne adresse, corrigez-la chez Gandi, puis exportez de nouveau."
+            yield Finding("redirection-unclear", "block", says, mend, name)
+        elif host in made:
+            says = f"La redirection {made[host]} sera recréée chez nous avec la zone, et vérifiée avant la bascule."
+            mend = "Rien à écrire à la main : son fichier se crée dans `redirections/`. Son certificat, lui, s'attend."
             yield Finding("redirection-to-create", "note", says, mend, name)
-        else:
-            says = f"Une redirection est réglée pour {case.full(name)}, mais la zone n'y mène pas : elle ne sert pas."
+        elif name not in blocked:  # what is blocked was said already
+            says = f"Une redirection est réglée pour {host}, mais la zone n'y mène pas : elle ne sert pas."
             yield Finding("redirection-unused", "note", says, "Rien à faire, sauf si le membre y tient.", name)
 
 
@@ -311,6 +314,13 @@ _CHECKS = (
 _ORDER: dict[Severity, int] = {"block": 0, "warn": 1, "note": 2}
 
 
+def contradictions(export: Export, zone: Zone) -> list[str]:
+    """Return French sentences that say where Gandi's two exports differ; `zone` is what its records were read as."""
+    if not (export.text and export.records):
+        return []
+    return disagreement(zone, from_text(zone.name, export.text))
+
+
 def audit(
     export: Export,
     plan: Plan,
@@ -318,8 +328,12 @@ def audit(
     delegation: Delegation | None,
     rule: RegistryRule,
     now: datetime,
+    contradictions: Sequence[str],
 ) -> list[Finding]:
-    """Return every pitfall of a domain's move, the blocking ones first; `delegation` is None when it was not asked."""
-    case = _Case(export, plan, facts, delegation, rule, now)
+    """Return every pitfall of a domain's move, the blocking ones first; `delegation` is None when it was not asked.
+
+    `contradictions` are those of the export, found once, when it was made.
+    """
+    case = _Case(export, plan, facts, delegation, rule, now, contradictions)
     found = [finding for check in _CHECKS for finding in check(case)]
     return sorted(found, key=lambda finding: _ORDER[finding.severity])

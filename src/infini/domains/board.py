@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The board of all moves, for people: what each domain waits for, who must act, what expires. French, like its readers.
+"""The board of all moves, for people: what each domain waits for, who must act, what expires.
 
 A row is what was last seen of a domain; it is kept beside the domain's events, so that the board needs neither tokens
 nor the network. The page is one file that runs nothing and fetches nothing.
@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from rich.table import Table
+from rich.box import SIMPLE_HEAD
+from rich.table import Column, Table
 from rich.text import Text
 
 from infini.domains.events import Store
 from infini.domains.move import Move, Step
 from infini.domains.ports import ByHandError, WorldError
-from infini.domains.states import CHAIN, POINT_OF_NO_RETURN, RANK, Evidence, State, Verdict, judge, locked
+from infini.domains.states import CHAIN, POINT_OF_NO_RETURN, RANK, Evidence, State, Verdict, judge, locked, transfer_due
+from infini.phrase import Phrase, said
 
 TEMPLATES = Path(__file__).parent / "templates"
 DOCUMENT = "board.json"
@@ -34,54 +36,64 @@ EXPIRES_SOON = timedelta(days=60)
 STUCK = timedelta(days=14)
 
 STATES: Mapping[State, str] = {
-    State.DISCOVERED: "repéré",
-    State.EXPORTED: "copié",
-    State.AUDITED: "examiné",
-    State.CONSENTED: "accord donné",
-    State.PROVISIONED: "zone installée chez nous",
-    State.PARITY_OK: "réponses comparées",
-    State.TTL_LOWERED: "durées raccourcies",
-    State.DS_REMOVED: "signature retirée du registre",
-    State.NS_SWITCHED: "bascule faite",
-    State.SETTLED: "bascule stabilisée",
-    State.SERVICES_OK: "services vérifiés",
-    State.UNLOCK_REQUESTED: "déverrouillage demandé",
-    State.UNLOCKED: "déverrouillé",
-    State.AUTHCODE_HELD: "code de transfert obtenu",
-    State.TRANSFER_ORDERED: "transfert commandé",
-    State.TRANSFER_PENDING: "transfert en cours",
-    State.TRANSFERRED: "transféré",
-    State.RESECURED: "signé de nouveau",
-    State.DONE: "terminé",
-    State.BLOCKED: "bloqué",
-    State.WAITING: "en attente",
-    State.FAILED: "échec",
-    State.ROLLED_BACK: "revenu en arrière",
-    State.ABANDONED: "abandonné",
+    State.DISCOVERED: Phrase("spotted"),
+    State.EXPORTED: Phrase("copied"),
+    State.AUDITED: Phrase("examined"),
+    State.CONSENTED: Phrase("agreed to"),
+    State.PROVISIONED: Phrase("zone set up at our place"),
+    State.PARITY_OK: Phrase("answers compared"),
+    State.TTL_LOWERED: Phrase("lifetimes shortened"),
+    State.DS_REMOVED: Phrase("signature withdrawn from the registry"),
+    State.NS_SWITCHED: Phrase("switched"),
+    State.SETTLED: Phrase("switch settled"),
+    State.SERVICES_OK: Phrase("services checked"),
+    State.UNLOCK_REQUESTED: Phrase("unlocking asked for"),
+    State.UNLOCKED: Phrase("unlocked"),
+    State.AUTHCODE_HELD: Phrase("transfer code held"),
+    State.TRANSFER_ORDERED: Phrase("transfer ordered"),
+    State.TRANSFER_PENDING: Phrase("transfer under way"),
+    State.TRANSFERRED: Phrase("transferred"),
+    State.RESECURED: Phrase("signed again"),
+    State.DONE: Phrase("done"),
+    State.BLOCKED: Phrase("blocked"),
+    State.WAITING: Phrase("waiting"),
+    State.FAILED: Phrase("failed"),
+    State.ROLLED_BACK: Phrase("taken back"),
+    State.ABANDONED: Phrase("given up"),
 }
 WHO: Mapping[str, str] = {
-    "tool": "la commande",
-    "volunteer": "bénévole",
-    "member": "membre",
-    "gandi": "Gandi",
-    "registry": "registre",
+    "tool": Phrase("the command"),
+    "volunteer": Phrase("volunteer"),
+    "member": Phrase("member"),
+    "gandi": Phrase("Gandi"),
+    "registry": Phrase("registry"),
 }
 ACTS = ("volunteer", "member", "tool", "gandi", "registry")
 """Who must act, those who wait for us first."""
 MAIL: Mapping[str, str] = {
-    "none": "pas de courrier",
-    "external": "ailleurs",
-    "gandi": "reste chez Gandi",
-    "infini": "vient chez Infini",
-    "": "à choisir",
+    "none": Phrase("no mail"),
+    "external": Phrase("elsewhere"),
+    "gandi": Phrase("stays at Gandi"),
+    "infini": Phrase("comes to Infini"),
+    "": Phrase("to be chosen"),
 }
 SAID: Mapping[str, str] = {
-    "token-expired": "Gandi refuse le jeton : il a expiré, ou un droit lui manque. Faites-en un autre chez Gandi.",
-    "wrong-organisation": "Ce jeton ne voit pas ce domaine : il est d'une autre organisation. Demandez au membre.",
-    "world": "Une réponse s'est perdue, ou un service est en panne : la commande réessaie d'elle-même.",
+    "token-expired": Phrase("Gandi refuses the token: it has expired, or lacks a right. Make another one at Gandi."),
+    "wrong-organisation": Phrase(
+        "This token does not see this domain: it belongs to another organisation. Ask the member."
+    ),
+    "world": Phrase("An answer was lost, or a service is down: the command tries again by itself."),
 }
-"""What people read in place of what a service said in English, by code."""
+"""What people read in place of what a service said, by code."""
 STANDING = (State.BLOCKED, State.FAILED)
+COLUMNS = (
+    Phrase("domain"),
+    Phrase("where it stands"),
+    Phrase("who"),
+    Phrase("not before"),
+    Phrase("expires"),
+)
+ACCESS: Mapping[str, str] = {"A": Phrase("our token"), "B": Phrase("the member's token"), "C": Phrase("by hand")}
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,8 @@ class Row:
 
     `side` is empty while the move goes on. `code` names a block. `deadline` is when somebody else's term ends.
     `blocked` counts what waits for a decision, `unexpected` the differences of the last comparison, `probe_*` what the
-    continuous probe saw. `ds` is whether the registry still has a key of the domain.
+    continuous probe saw. `ds` is whether the registry still has a key of the domain. `going_back` is the state to which
+    somebody asked that all be taken back.
     """
 
     domain: str
@@ -123,6 +136,7 @@ class Row:
     locked: bool = True
     code_expires: datetime | None = None
     deadline: datetime | None = None
+    going_back: State | None = None
 
     @property
     def shown(self) -> str:
@@ -131,9 +145,9 @@ class Row:
 
     @property
     def label(self) -> str:
-        """Return the state in French, what stands still first."""
-        side = f"{STATES[self.side]} : " if self.side else ""
-        return side + STATES[self.state]
+        """Return the state for people, what stands still first."""
+        side = f"{said(STATES[self.side])} : " if self.side else ""
+        return side + said(STATES[self.state])
 
     @property
     def over(self) -> bool:
@@ -175,7 +189,7 @@ def row(evidence: Evidence, verdict: Verdict, since: datetime | None = None) -> 
         state=verdict.state,
         since=since or e.last_event or e.now,
         seen=e.now,
-        reason=SAID.get(verdict.code, verdict.reason),
+        reason=said(SAID.get(verdict.code, verdict.reason)),
         side=verdict.side,
         code=verdict.code,
         next=verdict.next,
@@ -200,7 +214,8 @@ def row(evidence: Evidence, verdict: Verdict, since: datetime | None = None) -> 
         ds=bool(e.delegation and e.delegation.ds),
         locked=locked(e),
         code_expires=e.code_expires,
-        deadline=e.order.until if e.order and e.order.stage == "pending" else None,
+        deadline=transfer_due(e) if e.order and e.order.stage == "pending" else None,
+        going_back=e.rollback_to,
     )
 
 
@@ -214,6 +229,7 @@ def look(move: Move, step: Step | None = None) -> Row:
         evidence = move.evidence(deep=False)
     except (WorldError, ByHandError):
         found = kept(move.store, move.domain) or Row(move.domain, State.DISCOVERED, move.clock.now(), move.clock.now())
+        found = replace(found, going_back=move.memory().rollback)
     else:
         found = row(evidence, step.verdict if step else judge(evidence), since)
     if step:
@@ -221,9 +237,10 @@ def look(move: Move, step: Step | None = None) -> Row:
         found = replace(
             found,
             seen=step.at,
-            reason=SAID.get(verdict.code) or step.says or verdict.reason,
+            reason=said(SAID.get(verdict.code) or step.says or verdict.reason),
             side=verdict.side,
             code=verdict.code,
+            action=verdict.action,
             who=verdict.who,
             waiting_until=verdict.waiting_until,
         )
@@ -242,6 +259,12 @@ def kept(store: Store, domain: str) -> Row | None:
     return Row.from_json(json.loads(text)) if text else None
 
 
+def known(move: Move) -> Row:
+    """Return the row that was last kept, with what was asked for since; look at the domain when there is none."""
+    found = kept(move.store, move.domain)
+    return replace(found, going_back=move.memory().rollback) if found else look(move, move.advance())
+
+
 def read(store: Store, now: datetime) -> Board:
     """Return the board of all that a store knows; a domain that was never looked at is just known."""
     rows = []
@@ -249,7 +272,7 @@ def read(store: Store, now: datetime) -> Board:
         found = kept(store, domain)
         if found is None:
             at = store.read(domain)[0].at
-            found = Row(domain, State.DISCOVERED, at, at, "connu, jamais regardé", who="volunteer")
+            found = Row(domain, State.DISCOVERED, at, at, said(Phrase("known, never looked at")), who="volunteer")
         rows.append(found)
     return Board(tuple(rows), now)
 
@@ -286,9 +309,8 @@ class Board:
     @property
     def counts(self) -> dict[str, int]:
         """Return how many domains are in each state, in the chain's order, then those that stand still."""
-        found = Counter(STATES[one.side] if one.side in STANDING else STATES[one.state] for one in self.rows)
-        order = [STATES[state] for state in (*CHAIN, *STANDING)]
-        return {label: found[label] for label in sorted(found, key=order.index)}
+        found = Counter(one.side if one.side in STANDING else one.state for one in self.rows)
+        return {said(STATES[state]): found[state] for state in (*CHAIN, *STANDING) if state in found}
 
     @property
     def codes(self) -> dict[str, int]:
@@ -319,14 +341,13 @@ class Board:
 
     def table(self) -> Table:
         """Return the board for a terminal."""
-        table = Table("domaine", "où il en est", "jours", "qui", "quoi ensuite", "pas avant", "expire", expand=False)
+        table = Table(*(Column(said(title), overflow="fold") for title in COLUMNS), box=SIMPLE_HEAD)
         for one in self.ordered:
+            days = said(Phrase("{count} d", count=self.days(one)))
             table.add_row(
                 one.shown,
-                Text(one.label, style=_style(one)),
-                str(self.days(one)) + (" !" if self.stuck(one) else ""),
-                "" if one.over else WHO[one.who],
-                one.reason,
+                Text.assemble((one.label, _style(one)), f", {days}" if self.stuck(one) else "", f"\n{one.reason}"),
+                "" if one.over else said(WHO[one.who]),
                 "" if one.over else moment(one.waiting_until),
                 Text(date(one.expires), style="bold red" if self.soon(one) else ""),
             )
@@ -344,11 +365,10 @@ class Board:
 
     def html(self) -> str:
         """Return the board as one page that needs nothing else."""
-        environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True)
-        environment.filters.update(date=date, moment=moment)
+        environment = pages()
         environment.tests.update(soon=self.soon, stuck=self.stuck)
         page = environment.get_template("board.html.jinja")
-        words = {"who": WHO, "acts": ACTS, "mail": MAIL, "states": STATES}
+        words = {"who": WHO, "acts": ACTS, "mail": MAIL, "states": STATES, "access": ACCESS}
         return page.render(board=self, rank=RANK, no_return=POINT_OF_NO_RETURN, **words)
 
     def waiting_for(self, who: str) -> list[Row]:
@@ -369,6 +389,14 @@ def _cell(value: Any) -> str:
     """Return a cell that no spreadsheet takes for a formula."""
     text = "" if value is None else str(value)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def pages() -> Environment:
+    """Return what makes a page of a template: `_` says a msgid with its values, `said` what was said elsewhere."""
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True)
+    environment.filters.update(date=date, moment=moment, said=said)
+    environment.globals["_"] = lambda msgid, **values: said(Phrase(msgid, **values))
+    return environment
 
 
 def date(when: datetime | None) -> str:

@@ -1,11 +1,9 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
-# ruff: noqa: RUF001  what people read is in French, with the apostrophe of French
 """Registrars without a door for us: people read, paste and click, and we check from outside.
 
-Access level C: the member pastes the zone's text and answers some questions, both kept in a folder of the domain
-(`zone.txt`, `answers.yml`); what must change at Gandi is said in French to who can do it. Auth codes are never among
-the answers.
+Access level C: the member pastes the zone's text and answers some questions, both kept beside the domain's events
+(`zone.txt`, `answers.yml`); what must change at Gandi is said to who can do it. Auth codes are never among the answers.
 """
 
 from __future__ import annotations
@@ -15,24 +13,24 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from infini.domains import reading
 from infini.domains.caller import host_names
+from infini.domains.events import Store
 from infini.domains.gandi import LOCK, checksum
 from infini.domains.observed import DomainFacts, Export, Quote, RdapFacts, TransferOrder
-from infini.domains.ports import ByHandError, Clock, Registry, WorldError
-from infini.domains.secrets import AuthCodes, LocalFolder, Secret
+from infini.domains.ports import ByHandError, Clock, Registry
+from infini.domains.secrets import AuthCodes, Secret
 from infini.domains.zone import Rrset, Zone, ascii_name
 from infini.errors import RefusedError
+from infini.phrase import Phrase
 
 ZONE = "zone.txt"
 ANSWERS = "answers.yml"
 _RDAP_LOCK = "client transfer prohibited"
-_AT_GANDI = "Sur https://admin.gandi.net, « Nom de domaine », {name}"
 
 
 @dataclass(frozen=True)
@@ -64,18 +62,32 @@ _TEXTS = ("nameservers", "services", "mailboxes")
 def answers_of(domain: str, given: Any) -> Answers:
     """Return answers from plain data; raise RefusedError where something is missing, unknown or of another kind."""
     if not isinstance(given, Mapping):
-        raise RefusedError(f"The answers about {domain} are no list of names and values: answer the questions again")
+        raise RefusedError(
+            Phrase(
+                "The answers about {domain} are no list of names and values: answer the questions again", domain=domain
+            )
+        )
     known = {entry.name for entry in dataclasses.fields(Answers)}
     unknown = sorted(map(str, set(given) - known))
     if unknown:
         # The values are not shown: somebody may have put an auth code there.
         raise RefusedError(
-            f"The answers about {domain} hold {', '.join(unknown)}, which nobody asked for: take it out "
-            "(an auth code goes to the vault)"
+            Phrase(
+                "The answers about {domain} hold {unknown}, which nobody asked for: take it out "
+                "(an auth code goes to the vault)",
+                domain=domain,
+                unknown=", ".join(unknown),
+            )
         )
     missing = [name for name in _TIMES if given.get(name) is None]
     if missing:
-        raise RefusedError(f"The answers about {domain} lack {', '.join(missing)}: answer the questions again")
+        raise RefusedError(
+            Phrase(
+                "The answers about {domain} lack {missing}: answer the questions again",
+                domain=domain,
+                missing=", ".join(missing),
+            )
+        )
     return Answers(**{name: _answer(domain, name, value) for name, value in given.items()})
 
 
@@ -85,11 +97,15 @@ def _answer(domain: str, name: str, value: Any) -> Any:
     if name in _FLAGS:
         if isinstance(value, bool):
             return value
-        raise RefusedError(f"The answer “{name}” about {domain} is neither true nor false")
+        raise RefusedError(
+            Phrase("The answer “{name}” about {domain} is neither true nor false", name=name, domain=domain)
+        )
     wanted: type = str if name in _TEXTS else dict
     if not isinstance(value, list | tuple) or not all(isinstance(entry, wanted) for entry in value):
-        kind = "texts" if wanted is str else "names and values"
-        raise RefusedError(f"The answer “{name}” about {domain} is no list of {kind}")
+        kind = Phrase("texts") if wanted is str else Phrase("names and values")
+        raise RefusedError(
+            Phrase("The answer “{name}” about {domain} is no list of {kind}", name=name, domain=domain, kind=kind)
+        )
     return tuple(value)
 
 
@@ -102,21 +118,23 @@ def _time(domain: str, name: str, value: Any) -> datetime:
     if isinstance(at, date) and not isinstance(at, datetime):
         at = datetime.combine(at, time())
     if not isinstance(at, datetime):
-        raise RefusedError(f"The answer “{name}” about {domain} is no date: write it as 2030-12-31")
+        raise RefusedError(
+            Phrase("The answer “{name}” about {domain} is no date: write it as 2030-12-31", name=name, domain=domain)
+        )
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 class HandLosing:
     """A domain at Gandi in a member's own account, without a token. Implements `ports.Losing`.
 
-    `folder` holds one folder a domain. With `registry` what the registry says (end, lock, name servers) replaces what
+    `store` keeps what they paste. With `registry` what the registry says (end, lock, name servers) replaces what
     the member said; with `codes` an auth code that the member sent is found. Every change raises ByHandError.
     """
 
     def __init__(
-        self, folder: Path, clock: Clock, registry: Registry | None = None, codes: AuthCodes | None = None
+        self, store: Store, clock: Clock, registry: Registry | None = None, codes: AuthCodes | None = None
     ) -> None:
-        self.folder, self._clock, self._registry, self._codes = folder, clock, registry, codes
+        self.store, self._clock, self._registry, self._codes = store, clock, registry, codes
 
     def keep(self, name: str, zone_text: str, answers: Mapping[str, Any]) -> None:
         """Keep what a member pasted and answered, as of now unless `pasted` says when; refuse what cannot be read."""
@@ -124,9 +142,10 @@ class HandLosing:
         answers = {"pasted": self._clock.now(), **answers}
         kept = answers_of(name, answers)
         if not zone_text.strip():
-            raise RefusedError(f"The pasted zone of {name} is empty: copy it again from Gandi's text view")
-        where = LocalFolder(self.folder / name)
-        where.write(ZONE, zone_text.encode())
+            raise RefusedError(
+                Phrase("The pasted zone of {domain} is empty: copy it again from Gandi's text view", domain=name)
+            )
+        self.store.keep(name, ZONE, zone_text)
         plain: dict[str, Any] = {
             key: value.isoformat()
             if isinstance(value, datetime)
@@ -136,15 +155,14 @@ class HandLosing:
             for key, value in dataclasses.asdict(kept).items()
         }
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
-        where.write(ANSWERS, yaml.safe_dump(plain, allow_unicode=True, sort_keys=False).encode())
+        self.store.keep(name, ANSWERS, yaml.safe_dump(plain, allow_unicode=True, sort_keys=False))
 
     def domains(self) -> list[DomainFacts]:
         """List every domain that a member pasted, sorted by name."""
-        found = sorted(path.parent.name for path in self.folder.glob(f"*/{ANSWERS}"))
-        return [self.domain(name) for name in found]
+        return [self.domain(name) for name in self.store.domains(ANSWERS)]
 
     def domain(self, name: str) -> DomainFacts:
-        """Read what is known of a domain; raise WorldError when nobody pasted it."""
+        """Read what is known of a domain; raise ByHandError when nobody pasted it."""
         name = ascii_name(name)
         answers = self._answers(name)
         facts = DomainFacts(
@@ -165,13 +183,15 @@ class HandLosing:
         return dataclasses.replace(facts, auth_code_available=True, auth_code_expires=kept.expires)
 
     def _answers(self, name: str) -> Answers:
-        raw = LocalFolder(self.folder / name).read(ANSWERS)
+        raw = self.store.kept(name, ANSWERS)
         if raw is None:
-            raise WorldError(f"Nobody has pasted {name} yet: ask its holder for the zone's text and the answers")
+            raise _paste(name)
         try:
             return answers_of(name, yaml.safe_load(raw))
         except yaml.YAMLError:
-            raise RefusedError(f"The answers about {name} cannot be read: answer the questions again") from None
+            raise RefusedError(
+                Phrase("The answers about {domain} cannot be read: answer the questions again", domain=name)
+            ) from None
 
     def export(self, name: str) -> Export:
         """Return what the member pasted; `at` is when it was copied, and `sha256` is made as Gandi's."""
@@ -193,10 +213,10 @@ class HandLosing:
         )
 
     def _text(self, name: str) -> str:
-        raw = LocalFolder(self.folder / name).read(ZONE)
-        if raw is None:
-            raise WorldError(f"The pasted zone of {name} is gone: ask its holder to copy it again")
-        return raw.decode(errors="replace")
+        text = self.store.kept(name, ZONE)
+        if text is None:
+            raise _paste(name)
+        return text
 
     def snapshot(self, name: str, label: str) -> str:  # noqa: ARG002  the paste is the snapshot, whatever its name
         """Return the name of what was pasted: it is kept here, which is all the snapshot there is."""
@@ -207,60 +227,106 @@ class HandLosing:
         which = ", ".join(f"{rrset.name} {rrset.type}" for rrset in rrsets)
         raise ByHandError(
             "member",
-            f"{_at(name)}, onglet « Enregistrements DNS » : mettez la durée de vie (TTL) à {ttl} secondes pour ces "
-            f"enregistrements, sans toucher à leurs valeurs : {which}.",
+            Phrase(
+                "At {place}, tab “DNS Records”: set the time to live (TTL) of these records to {ttl} seconds, and "
+                "leave their values as they are: {records}.",
+                place=_place(name),
+                ttl=ttl,
+                records=which,
+            ),
         )
 
     def set_nameservers(self, name: str, nameservers: Sequence[str]) -> None:
         """Say which name servers the member must give."""
         raise ByHandError(
             "member",
-            f"{_at(name)}, onglet « Serveurs de noms » : choisissez « Serveurs externes » et remplacez toute la liste "
-            f"par : {', '.join(host_names(nameservers))}.",
+            Phrase(
+                "At {place}, tab “Nameservers”: choose “External nameservers” and replace the whole list by: {hosts}.",
+                place=_place(name),
+                hosts=", ".join(host_names(nameservers)),
+            ),
         )
 
     def restore_nameservers(self, name: str) -> None:
         """Say how the member goes back to Gandi's name servers."""
         raise ByHandError(
-            "member", f"{_at(name)}, onglet « Serveurs de noms » : revenez à « LiveDNS » (les serveurs de Gandi)."
+            "member",
+            Phrase("At {place}, tab “Nameservers”: go back to “LiveDNS” (Gandi's own servers).", place=_place(name)),
         )
 
     def remove_dnskeys(self, name: str) -> None:
         """Say how the member has the DS removed."""
         raise ByHandError(
             "member",
-            f"{_at(name)}, onglet « DNSSEC » : supprimez toutes les clés de la liste, et ne changez rien d’autre.",
+            Phrase(
+                "At {place}, tab “DNSSEC”: delete every key of the list, and change nothing else.", place=_place(name)
+            ),
         )
 
     def restore_dnskeys(self, name: str, dnskeys: Sequence[dict[str, object]]) -> None:
         """Say which keys the member must put back."""
         tags = ", ".join(str(key.get("keytag", "?")) for key in dnskeys)
-        raise ByHandError("member", f"{_at(name)}, onglet « DNSSEC » : remettez les clés d’étiquette {tags}.")
+        raise ByHandError(
+            "member",
+            Phrase(
+                "At {place}, tab “DNSSEC”: put the keys with these tags back: {tags}.", place=_place(name), tags=tags
+            ),
+        )
 
     def set_lock(self, name: str, locked: bool) -> None:
         """Say how the member locks or unlocks."""
-        what = "activez" if locked else "désactivez"
-        wait = "" if locked else " Gandi peut mettre jusqu’à 72 heures ; nous le voyons de notre côté."
         raise ByHandError(
-            "member", f"{_at(name)}, onglet « Transfert » : {what} le verrou contre les transferts.{wait}"
+            "member",
+            Phrase("At {place}, tab “Transfer”: set the lock against transfers.", place=_place(name))
+            if locked
+            else Phrase(
+                "At {place}, tab “Transfer”: lift the lock against transfers. Gandi may take up to 72 hours; "
+                "we see it from our side.",
+                place=_place(name),
+            ),
         )
 
     def auth_code(self, name: str) -> str | None:
-        """Return the code that the member sent and a volunteer put into the vault (a Secret), None without one."""
+        """Return the code that the member gave and a volunteer put into the vault (a Secret); else ask for it."""
         kept = self._codes.get(ascii_name(name)) if self._codes else None
-        return Secret(kept.code) if kept else None
+        if kept:
+            return Secret(kept.code)
+        raise ByHandError(
+            "member",
+            Phrase(
+                "At {place}, tab “Transfer”: read the transfer code (authorization code), and give it to a volunteer "
+                "of Infini by word of mouth or by a link that works once, never by mail.",
+                place=_place(name),
+            ),
+        )
 
     def reset_auth_code(self, name: str) -> None:
         """Say how the member gets a code and where it goes."""
         raise ByHandError(
             "member",
-            f"{_at(name)}, onglet « Transfert » : demandez un nouveau code de transfert (code d’autorisation), puis "
-            "donnez-le à un bénévole d’Infini de vive voix ou par un lien à usage unique, jamais par mail.",
+            Phrase(
+                "At {place}, tab “Transfer”: have a new transfer code (authorization code) made, and give it to a "
+                "volunteer of Infini by word of mouth or by a link that works once, never by mail.",
+                place=_place(name),
+            ),
         )
 
 
-def _at(name: str) -> str:
-    return _AT_GANDI.format(name=name)
+def _place(name: str) -> Phrase:
+    return Phrase("https://admin.gandi.net, “Domain”, {domain}", domain=ascii_name(name))
+
+
+def _paste(name: str) -> ByHandError:
+    """Say what the member copies, and which questions they answer."""
+    return ByHandError(
+        "member",
+        Phrase(
+            "At {place}, tab “DNS Records”: show the zone as text, copy all of it and send it to us. Tell us also when "
+            "the name was created and when it expires, its name servers, whether it is locked and renewed by itself, "
+            "and what there is of redirections, mailboxes and DNSSEC keys.",
+            place=_place(name),
+        ),
+    )
 
 
 def _corrected(facts: DomainFacts, registry: RdapFacts) -> DomainFacts:
@@ -304,8 +370,12 @@ class HandGaining:
         """Say what the volunteer must order; the auth code itself is not said."""
         raise ByHandError(
             "volunteer",
-            f"Chez le nouveau bureau d’enregistrement : commandez le transfert entrant de {domain} avec le code gardé "
-            f"dans le coffre, et donnez ces serveurs de noms, pas les siens : {', '.join(host_names(nameservers))}.",
+            Phrase(
+                "At the new registrar: order the transfer of {domain} to it with the code that is in the vault, and "
+                "give these name servers, not its own: {hosts}.",
+                domain=domain,
+                hosts=", ".join(host_names(nameservers)),
+            ),
         )
 
     def find_order(self, domain: str) -> TransferOrder | None:  # noqa: ARG002  nobody to ask
@@ -316,13 +386,15 @@ class HandGaining:
         """Say what the volunteer must correct."""
         raise ByHandError(
             "volunteer",
-            "Chez le nouveau bureau d’enregistrement : donnez au transfert refusé le nouveau code du coffre.",
+            Phrase("At the new registrar: give the transfer that was refused the new code of the vault."),
         )
 
     def secure(self, domain: str) -> None:
         """Say what the volunteer must set."""
         raise ByHandError(
             "volunteer",
-            f"Chez le nouveau bureau d’enregistrement, pour {domain} : activez le verrou contre les transferts et le "
-            "renouvellement automatique.",
+            Phrase(
+                "At the new registrar, for {domain}: set the lock against transfers and the automatic renewal.",
+                domain=domain,
+            ),
         )

@@ -18,6 +18,7 @@ import httpx
 
 from infini.domains.ports import Clock, WorldError
 from infini.domains.secrets import redact
+from infini.phrase import Phrase
 
 TRIES = 6
 LONGEST_WAIT = 600.0
@@ -160,9 +161,15 @@ class Caller:
         raise self._refusal(method, url, response)
 
     def _silent(self, method: str, url: httpx.URL, error: Exception, *, landed: bool | None) -> CallError:
-        read_first = ", the change may have been made all the same: read before repeating" if landed is None else ""
+        told = {"service": self.service, "asked": f"{method} {url.path}", "error": type(error).__name__}
         return CallError(
-            f"{self.service} gave no answer to {method} {url.path} ({type(error).__name__}){read_first}",
+            Phrase("{service} gave no answer to {asked} ({error})", **told)
+            if landed is False
+            else Phrase(
+                "{service} gave no answer to {asked} ({error}), the change may have been made all the same: "
+                "read before repeating",
+                **told,
+            ),
             retry=True,
             landed=landed,
         )
@@ -177,7 +184,11 @@ class Caller:
             return Answer(response.status_code, headers, data=response.json())
         except ValueError:
             lost = CallError(
-                f"{self.service} answered {method} {url.path} with something that is no JSON",
+                Phrase(
+                    "{service} answered {asked} with something that is no JSON",
+                    service=self.service,
+                    asked=f"{method} {url.path}",
+                ),
                 status=response.status_code,
                 retry=True,
                 landed=False if method == "GET" else None,
@@ -186,15 +197,16 @@ class Caller:
 
     def _refusal(self, method: str, url: httpx.URL, response: httpx.Response) -> Exception:
         status = response.status_code
-        where = f"{method} {url.path}"
         said = explanation(response)
+        told = {"service": self.service, "asked": f"{method} {url.path}", "answer": f"{status}{said}"}
         if status == httpx.codes.TOO_MANY_REQUESTS:
-            error = CallError(f"{self.service} asks us to slow down ({where}): try again later", status=429, retry=True)
+            slow = Phrase("{service} asks us to slow down ({asked}): try again later", **told)
+            error = CallError(slow, status=429, retry=True)
             return _AgainError(error, self._retry_after(response))
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
             landed = False if method == "GET" else None
             error = CallError(
-                f"{self.service} failed on {where} ({status}{said}): try again later",
+                Phrase("{service} failed on {asked} ({answer}): try again later", **told),
                 status=status,
                 retry=True,
                 landed=landed,
@@ -202,11 +214,11 @@ class Caller:
             return error if landed is None else _AgainError(error)
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             return CallError(
-                f"{self.service} refuses our token for {where} ({status}{said}): {self._forbidden}",
+                Phrase("{service} refuses our token for {asked} ({answer}): {mend}", mend=self._forbidden, **told),
                 status=status,
                 code="token-expired" if status == httpx.codes.UNAUTHORIZED or "expir" in said.lower() else "",
             )
-        return CallError(f"{self.service} refuses {where} ({status}{said})", status=status)
+        return CallError(Phrase("{service} refuses {asked} ({answer})", **told), status=status)
 
     def _retry_after(self, response: httpx.Response) -> float:
         """Return the wait that the service names, in seconds; 0 when it names none."""

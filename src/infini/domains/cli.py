@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`infini domains`: what a volunteer types to accompany a domain, for real (`-i`) or in a rehearsal (`--rehearsal`).
 
-Nothing changes without `--apply`. Sentences are French and go to standard error, data to standard output.
+Nothing changes without `--apply`. Sentences are said in French, on standard error; data goes to standard output.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,18 @@ import typer
 
 from infini.domains.ports import ByHandError, WorldError
 from infini.errors import FailedError, RefusedError
+from infini.phrase import Phrase, said
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from infini.domains.board import Row
+    from infini.domains.hints import Hint
     from infini.domains.move import Move, Step
     from infini.domains.observed import Export
     from infini.domains.plan import Plan
     from infini.domains.rehearsal import Rehearsal
+    from infini.domains.states import State
     from infini.domains.wiring import RealStage
 
 domains_app = typer.Typer(
@@ -40,20 +46,22 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 ApplyOption = Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what would be done.")]
 DomainArgument = Annotated[str, typer.Argument(help="The domain.")]
 
-HINTS = {
-    "consent-missing": "decide {domain} consent by=QUI date=AAAA-MM-JJ payer=QUI",
-    "mail-mode-missing": "decide {domain} mail-mode mode=CHOIX",
-    "mail-not-copied": "decide {domain} mail-copied address=ADRESSE before=N after=N",
-    "price-unconfirmed": "decide {domain} price euros=PRIX",
-    "services-unchecked": "decide {domain} services-checked",
-    "lock-missing": "decide {domain} secured",
-    "transfer-refused": "decide {domain} retry",
-    "zone-drifted": "decide {domain} waiver subject=zone-drifted reason=POURQUOI",
-    "parity-failed": "decide {domain} retry",
-    "never-completes": "decide {domain} retry",
-    "unreadable-record": "decide {domain} waiver subject=NOM/TYPE reason=POURQUOI",
+QUESTIONS = {
+    "by": Phrase("Who said so"),
+    "date": Phrase("Which day (YYYY-MM-DD)"),
+    "payer": Phrase("Who pays"),
+    "mode": Phrase("Where mail goes (none, external, infini or gandi)"),
+    "subject": Phrase("What is accepted (a record as name/type, or a code)"),
+    "reason": Phrase("Why"),
+    "euros": Phrase("The most that you accept to pay, in euros"),
+    "address": Phrase("Which mailbox"),
+    "host": Phrase("Which name's frame becomes an ordinary redirection"),
+    "before": Phrase("How many messages it had at Gandi"),
+    "after": Phrase("How many messages it has now"),
+    "step": Phrase("Which step"),
+    "to": Phrase("Back to which state"),
 }
-"""What to type when a human must decide, by the code of the block."""
+"""How a field of a decision is asked for at the terminal."""
 
 
 def _end(answer: dict[str, Any], as_json: bool, status: int = 0) -> None:
@@ -65,7 +73,12 @@ def _end(answer: dict[str, Any], as_json: bool, status: int = 0) -> None:
 def _say(text: str) -> None:
     from infini.runner import console
 
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(said(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def _more(text: str) -> None:
+    """Say something below what it belongs to."""
+    _say(f"    {said(text)}")
 
 
 @contextmanager
@@ -98,17 +111,21 @@ def inventory(
     """List the domains that can be reached at Gandi, with what decides their order: expiry, lock, DNS."""
     from rich.table import Table
 
+    from infini.domains.board import date
     from infini.domains.doors import plain
+    from infini.domains.gandi import is_livedns
     from infini.runner import console
 
     with _stage(inventory, rehearsal) as stage:
         found = stage.reachable()
     if not as_json:
-        table = Table("domaine", "expire", "verrou", "renouvellement", "serveurs de noms")
+        yes, no = said(Phrase("yes")), said(Phrase("no"))
+        titles = (Phrase("domain"), Phrase("expires"), Phrase("lock"), Phrase("renewal"), Phrase("DNS at LiveDNS"))
+        table = Table(*map(said, titles))
         for facts in sorted(found, key=lambda facts: facts.expires):
-            locked, renewed = ("oui" if value else "non" for value in (facts.registrar_lock, facts.auto_renew))
+            flags = (facts.registrar_lock, facts.auto_renew, is_livedns(facts))
             shown = facts.name_unicode or facts.name
-            table.add_row(shown, f"{facts.expires:%d/%m/%Y}", locked, renewed, ", ".join(facts.nameservers))
+            table.add_row(shown, date(facts.expires), *(yes if flag else no for flag in flags))
         console.print(table)
     _end({"ok": True, "domains": [plain(facts) for facts in found]}, as_json)
 
@@ -132,19 +149,23 @@ def audit(
     """Say what to know before a domain moves, each thing with its mend; exit status 1 when something blocks."""
     from infini.domains import audit as the_audit
     from infini.domains.doors import plain
+    from infini.domains.hints import Hint
     from infini.domains.registries import rule_for
 
     name = _ascii(domain)
     with _stage(inventory, rehearsal) as stage, stage.at(name) as move:
         export, plan = _read(move)
         facts, delegation = move.losing.domain(name), move.dns.delegation(name)
-        findings = the_audit.audit(export, plan, facts, delegation, rule_for(name), stage.clock.now())
+        told = the_audit.contradictions(export, plan.export)
+        findings = the_audit.audit(export, plan, facts, delegation, rule_for(name), stage.clock.now(), told)
     blocking = [finding for finding in findings if finding.severity == "block"]
     for finding in findings:
         mark = {"block": "✗", "warn": "!", "note": "·"}[finding.severity]
-        _say(f"{mark} {finding.says}\n    → {finding.mend}")
+        _say(f"{mark} {finding.says}")
+        _more(Phrase("mend: {mend}", mend=finding.mend))
     if not findings:
-        _say("✓ Rien à signaler.")
+        _say(Phrase("✓ There is nothing to tell."))
+    _arrows([Hint(("advance", name))], _where(inventory, rehearsal))
     _end({"ok": not blocking, "findings": [plain(finding) for finding in findings]}, as_json, 1 if blocking else 0)
 
 
@@ -156,46 +177,61 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what becomes of each record of a domain; exit status 1 when something waits for a decision."""
-    with _stage(inventory, rehearsal) as stage, stage.at(_ascii(domain)) as move:
+    from infini.domains.hints import Hint
+
+    name = _ascii(domain)
+    with _stage(inventory, rehearsal) as stage, stage.at(name) as move:
         _, found = _read(move)
     if not as_json:
         for line in found.lines():
             _say(line)
+    _arrows([Hint(("audit", name))], _where(inventory, rehearsal))
     _end({"ok": found.applicable, **found.to_json()}, as_json, 0 if found.applicable else 1)
 
 
-def _next_words(row: Row, options: str) -> list[str]:
-    """Return the commands with which a domain goes on, as they are typed."""
-    hint = HINTS.get(row.code)
-    if hint:
-        return [f"./infini domains {hint.format(domain=row.domain)}{options}"]
-    if row.action and not row.over:
-        return [f"./infini domains advance {row.domain} --apply{options}"]
-    return []
+def _where(inventory: str, rehearsal: Path | None) -> tuple[str, ...]:
+    """Return the options that lead every command to the same world."""
+    return ("--rehearsal", str(rehearsal)) if rehearsal else ("-i", inventory)
 
 
-def _tell(row: Row, step: Step, options: str, rehearsed: bool) -> None:
+def _arrows(hints: list[Hint], where: tuple[str, ...]) -> None:
+    """Show commands as they are typed, each below when to type it."""
+    from infini.domains.hints import STEP
+
+    for hint in hints:
+        words = ("rehearse", "--keep", where[-1], "--step") if hint is STEP else (*hint.words, *where)
+        if hint.when:
+            _more(hint.when)
+        _more(f"→ ./infini domains {shlex.join(words)}")
+
+
+def _tell(move: Move, row: Row, step: Step, where: tuple[str, ...], foretold: str = "") -> None:
+    """Say where a domain stands and what to type next; `foretold` is the code with which its rehearsal ends."""
     from infini.domains.board import STATES, WHO, moment
+    from infini.domains.hints import hints
 
     _say(f"{row.shown} : {row.label}")
     if step.acted:
-        _say(f"    fait : {step.verdict.reason}")
-    elif row.over:
-        _say(f"    {row.reason}")
+        _more(Phrase("done: {what}", what=step.verdict.reason))
     else:
-        _say(f"    {row.reason} ({WHO[row.who]})")
+        _more(row.reason if row.over else f"{row.reason} ({said(WHO[row.who])})")
     if row.waiting_until and not step.acted:
-        _say(f"    pas avant le {moment(row.waiting_until)}")
+        _more(Phrase("not before {when}", when=moment(row.waiting_until)))
     if step.verdict.irreversible and not step.acted:
-        _say("    ATTENTION : cette étape ne se défait pas.")
-    if step.verdict.next and step.verdict.action and not step.acted:
-        _say(f"    étape suivante : {STATES[step.verdict.next]}")
-    for words in _next_words(row, options):
-        _say(f"    → {words}")
-    if rehearsed and not row.over and not _next_words(row, options):
-        _say(
-            f"    → ./infini domains rehearse --keep {options.split()[-1]} --step   (le temps passe, d'autres agissent)"
-        )
+        _more(Phrase("MIND: this step cannot be undone."))
+    if step.verdict.next and step.verdict.allowed and not step.acted and not row.going_back:
+        _more(Phrase("next step: {state}", state=STATES[step.verdict.next]))
+    ends_here = bool(row.code) and row.code == foretold
+    if ends_here:
+        _more(Phrase("In this rehearsal the domain stops here, as was foretold: what follows is for a real one."))
+    _arrows(hints(move, row, where[0] == "--rehearsal" and not ends_here), where)
+
+
+def _foretold(stage: RealStage | Rehearsal, name: str) -> str:
+    """Return the code with which a domain's rehearsal ends, empty when it ends well, or is none."""
+    from infini.domains.rehearsal import Rehearsal
+
+    return stage.cast[name].blocked if isinstance(stage, Rehearsal) else ""
 
 
 def _names(stage: RealStage | Rehearsal, domains: list[str] | None) -> list[str]:
@@ -222,22 +258,27 @@ def advance(  # noqa: PLR0913, RUF100  each is an option of the command
     from infini.domains.states import CHAIN, State
 
     if until and until not in CHAIN:
-        raise RefusedError(f"There is no state “{until}”: name one of {', '.join(CHAIN)}")
+        raise RefusedError(_no_state(until))
     goal = State(until) if until else None
-    options = f" --rehearsal {rehearsal}" if rehearsal else f" -i {inventory}"
-    steps = []
+    where, steps = _where(inventory, rehearsal), []
     with _stage(inventory, rehearsal) as stage:
         for name in _names(stage, domains):
             with stage.at(name) as move:
                 step = move.run_until_blocked(goal) if apply and not one else move.advance(apply, goal)
                 row = board.look(move, step) if apply else _seen(move, step)
+                _tell(move, row, step, where, _foretold(stage, name))
             steps.append(told(step))
-            _tell(row, step, options, rehearsal is not None)
     failed = any(step["side"] == "FAILED" for step in steps)
     _end({"ok": not failed, "steps": steps}, as_json, 4 if failed else 0)
 
 
-def _seen(move: Move, step: Step) -> Row:
+def _no_state(name: str) -> Phrase:
+    from infini.domains.states import CHAIN
+
+    return Phrase("There is no state “{name}”: name one of {states}", name=name, states=", ".join(CHAIN))
+
+
+def _seen(move: Move, step: Step, going_back: State | None = None) -> Row:
     """Return a row of what a look found, without keeping it."""
     from infini.domains.board import SAID, Row
 
@@ -247,13 +288,14 @@ def _seen(move: Move, step: Step) -> Row:
         verdict.state,
         step.at,
         step.at,
-        SAID.get(verdict.code) or step.says or verdict.reason,
+        said(SAID.get(verdict.code) or step.says or verdict.reason),
         verdict.side,
         verdict.code,
         verdict.next,
         verdict.action,
         verdict.who,
         verdict.waiting_until,
+        going_back=going_back or move.memory().rollback,
     )
 
 
@@ -269,17 +311,42 @@ def decide(  # noqa: PLR0913, RUF100  each is an option of the command
     rehearsal: RehearsalOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write down what a person decided: it stays in the domain's events, with the name and the moment."""
+    """Write down what a person decided: it stays in the domain's events, with the name and the moment.
+
+    What it needs and nobody gave is asked for at the terminal.
+    """
+    from dataclasses import replace
+
+    from infini.domains import board
+    from infini.domains.hints import on
+
     data: dict[str, str] = {"by": by} if by else {}
     for field in fields or ():
         name, equals, value = field.partition("=")
         if not equals:
-            raise RefusedError(f"“{field}” is no name=value: write for example reason='vu avec le membre'")
+            raise RefusedError(
+                Phrase("“{field}” is no name=value: write for example reason='seen with the member'", field=field)
+            )
         data[name] = value
-    with _stage(inventory, rehearsal) as stage, stage.at(_ascii(domain)) as move:
+    name = _ascii(domain)
+    with _stage(inventory, rehearsal) as stage, stage.at(name) as move:
+        _ask(decision, data)
         move.decide(decision, data)
-    _say(f"C'est noté : {decision}.")
+        row = board.kept(move.store, name)
+        going_back = move.memory().rollback
+    _say(Phrase("It is written down: {decision}.", decision=decision))
+    if row and not row.over and decision != "abandon":
+        _arrows([on(replace(row, side=None, going_back=going_back))], _where(inventory, rehearsal))
     _end({"ok": True, "domain": domain, "decision": decision, **data}, as_json)
+
+
+def _ask(decision: str, data: dict[str, str]) -> None:
+    """Ask at the terminal for what a decision lacks; who decides is known, but who agrees is somebody else."""
+    from infini.domains.states import DECISIONS
+
+    for field in DECISIONS.get(decision, ()):
+        if field not in data and (field != "by" or decision == "consent") and sys.stdin.isatty():
+            data[field] = typer.prompt(said(QUESTIONS[field]), prompt_suffix=" : ", err=True)
 
 
 @domains_app.command()
@@ -298,14 +365,16 @@ def rollback(  # noqa: PLR0913, RUF100  each is an option of the command
     from infini.domains.states import CHAIN, State
 
     if to not in CHAIN:
-        raise RefusedError(f"There is no state “{to}”: name one of {', '.join(CHAIN)}")
-    options = f" --rehearsal {rehearsal}" if rehearsal else f" -i {inventory}"
-    with _stage(inventory, rehearsal) as stage, stage.at(_ascii(domain)) as move:
+        raise RefusedError(_no_state(to))
+    name = _ascii(domain)
+    with _stage(inventory, rehearsal) as stage, stage.at(name) as move:
         if CHAIN.index(move.memory().recorded) >= CHAIN.index(State.TRANSFERRED):
-            raise RefusedError(f"{domain} : trop tard, le transfert est fait et ne se défait pas.")
-        step = move.rollback(State(to), reason or "à la demande d'un bénévole", apply)
-        row = board.look(move, step) if apply else _seen(move, step)
-    _tell(row, step, options, rehearsal is not None)
+            raise RefusedError(
+                Phrase("{domain}: too late, the transfer is done and cannot be taken back.", domain=domain)
+            )
+        step = move.rollback(State(to), reason or said(Phrase("because a volunteer asked")), apply)
+        row = board.look(move, step) if apply else _seen(move, step, State(to))
+        _tell(move, row, step, _where(inventory, rehearsal))
     _end({"ok": step.side != State.FAILED, "steps": [told(step)]}, as_json)
 
 
@@ -328,8 +397,8 @@ def watch(
             _probe(stage, name, every, minutes)
         tally = (stage.dns() if isinstance(stage, RealStage) else stage.dns).tally(name)
     if tally is None:
-        raise RefusedError(f"{name} was never looked at: let the command run for a while")
-    _say(f"{name} : {tally.failed} échecs sur {tally.total} essais.")
+        raise RefusedError(Phrase("{domain} was never looked at: let the command run for a while", domain=name))
+    _say(Phrase("{domain}: {failed} of {total} looks failed.", domain=name, failed=tally.failed, total=tally.total))
     _end({"ok": not tally.failed, **plain(tally)}, as_json, 1 if tally.failed else 0)
 
 
@@ -339,9 +408,16 @@ def _probe(stage: RealStage, name: str, every: float, minutes: float) -> None:
 
     from infini.domains.probe import Probe
 
-    probe = Probe(name, stage.checks(name), stage.probes / f"{name}.jsonl", every)
+    checks, silent = stage.checks(name)
+    probe = Probe(name, checks, stage.store, every)
+    for label in silent:
+        _more(Phrase("no answer to begin with, so not looked at: {what}", what=label))
     end = time.monotonic() + minutes * 60 if minutes else float("inf")
-    _say(f"La sonde regarde {name} toutes les {every:g} secondes ; Ctrl-C l'arrête.")
+    _say(
+        Phrase(
+            "The probe looks at {domain} every {seconds} seconds; Ctrl-C ends it.", domain=name, seconds=f"{every:g}"
+        )
+    )
     with probe:
         try:
             while time.monotonic() < end:
@@ -372,7 +448,7 @@ def show_board(  # noqa: PLR0913, RUF100  each is an option of the command
     if not as_json:
         console.print(seen.table())
     for path in board.write(seen, html, csv):
-        _say(f"Écrit : {path}")
+        _say(Phrase("Written: {path}", path=path))
     _end(seen.to_json(), as_json)
 
 
@@ -385,18 +461,16 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Prove a domain's move on one page: accounting, comparison, probe, steps; exit status 1 while it is not whole."""
-    from infini.domains import board
     from infini.domains.report import Proof
 
     with _stage(inventory, rehearsal) as stage, stage.at(_ascii(domain)) as move:
-        memory, found = move.memory(), move.plan()
-        row = board.kept(move.store, move.domain) or board.look(move)
-        events, tally = tuple(move.store.read(move.domain)), move.dns.tally(move.domain)
-        proof = Proof(row, events, stage.clock.now(), found.to_json() if found else None, memory.parity, tally)
+        proof = Proof.of(move)
     if html:
         html.write_text(proof.html(), encoding="utf-8")
-        _say(f"Écrit : {html}")
-    _say("La preuve est complète." if proof.clean else "La preuve n'est pas encore complète : voyez la page (--html).")
+        _say(Phrase("Written: {path}", path=html))
+    _say(Phrase("The proof is complete.") if proof.clean else Phrase("The proof is not complete:"))
+    for missing in proof.missing:
+        _more(f"- {missing}")
     _end(proof.to_json(), as_json, 0 if proof.clean else 1)
 
 
@@ -413,11 +487,11 @@ def message(
     from infini.domains.messages import message as the_message
 
     with _stage(inventory, rehearsal) as stage, stage.at(_ascii(domain)) as move:
-        row = board.kept(move.store, move.domain) or board.look(move, move.advance())
+        row = board.known(move)
         export = move.export()
         found = the_message(row, kind, export.mailboxes if export else ())
     if found is None:
-        _say(f"Rien à écrire au membre maintenant pour {row.shown}.")
+        _say(Phrase("There is nothing to write to the member of {domain} now.", domain=row.shown))
         _end({"ok": True, "kind": "", "subject": "", "body": ""}, as_json)
         return
     if not as_json:
@@ -437,30 +511,38 @@ def paste(
     import yaml
 
     from infini.domains.by_hand import HandLosing
+    from infini.domains.hints import Hint
 
     name = _ascii(domain)
     try:
         text, given = zone.read_text(encoding="utf-8"), yaml.safe_load(answers.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RefusedError(f"What was pasted for {name} cannot be read: {error}") from None
+        raise RefusedError(
+            Phrase("What was pasted for {domain} cannot be read: {error}", domain=name, error=error)
+        ) from None
     with _stage(inventory, None) as stage:
         losing = stage.losing(name)  # type: ignore[operator]  # without a folder it is the real stage
         if not isinstance(losing, HandLosing):
-            raise RefusedError(f"{name} is not of access level C: add `{name}: C` to domains_levels first")
+            raise RefusedError(
+                Phrase("{domain} is not of access level C: add `{domain}: C` to domains_levels first", domain=name)
+            )
         losing.keep(name, text, given)
-    _say(f"C'est gardé : {name}.")
+    _say(Phrase("It is kept: {domain}.", domain=name))
+    _arrows([Hint(("advance", name, "--apply"))], _where(inventory, None))
     _end({"ok": True, "domain": name}, as_json)
 
 
 @domains_app.command()
 def code(domain: DomainArgument, inventory: InventoryOption = "production", rehearsal: RehearsalOption = None) -> None:
     """Put the transfer code that a member gave into the vault; it is typed, and never shown."""
+    from infini.domains.hints import Hint
     from infini.domains.secrets import from_terminal
 
     name = _ascii(domain)
     with _stage(inventory, rehearsal) as stage:
-        stage.codes.put(name, from_terminal(f"Code de transfert de {name}")())
-    _say("Le code est au coffre.")
+        stage.codes.put(name, from_terminal(said(Phrase("The transfer code for {domain}", domain=name)))())
+    _say(Phrase("The code is in the vault."))
+    _arrows([Hint(("advance", name, "--apply"))], _where(inventory, rehearsal))
 
 
 @domains_app.command()
@@ -481,38 +563,69 @@ def rehearse(  # noqa: PLR0913, RUF100  each is an option of the command
     from infini.domains.rehearse import rehearse as run
     from infini.runner import console
 
-    with console.status(f"{domains} domaines déménagent…"):
+    with console.status(said(Phrase("{count} domains are moving …", count=domains))):
         answer = run(domains, seed, faults)
-    blocked = ", ".join(f"{code} {count}" for code, count in answer["blocked"].items())
+    stopped = ", ".join(f"{code} {count}" for code, count in answer["blocked"].items())
     _say(
-        f"{answer['domains']} domaines en {answer['virtual_days']:g} jours simulés ({answer['seconds']:.0f} s) : "
-        f"{answer['done']} terminés ; arrêtés comme prévu ou non : {blocked or 'aucun'}."
+        Phrase(
+            "Domains: {domains}, in {days} simulated days ({seconds} s). Done: {done}. Stopped: {stopped}.",
+            domains=answer["domains"],
+            days=f"{answer['virtual_days']:g}",
+            seconds=f"{answer['seconds']:.0f}",
+            done=answer["done"],
+            stopped=stopped or Phrase("none"),
+        )
     )
     for wrong in answer["mismatched"]:
-        told = f"{wrong['expected']} attendu, {wrong['got']} obtenu. {wrong['says']}"
-        _say(f"✗ {wrong['domain']} ({wrong['archetype']}) : {told}")
-    _say("✓ Tout s'est passé comme les archétypes l'annoncent." if answer["ok"] else "✗ Voyez --json pour le détail.")
+        _say(Phrase("✗ {domain} ({archetype}): {expected} foretold, {got} came. {says}", **wrong))
+    fine = Phrase("✓ All went as the archetypes foretell.")
+    _say(fine if answer["ok"] else Phrase("✗ Look at --json for what went wrong."))
     _end(answer, as_json, 0 if answer["ok"] else 1)
 
 
 def _by_hand(folder: Path, names: list[str], step: bool, seed: int, as_json: bool) -> None:
     """Begin a rehearsal by hand, or let the others act in it once."""
-    from infini.domains.board import moment
+    from infini.domains.hints import Hint
     from infini.domains.rehearsal import Rehearsal
+
+    where = _where("", folder)
+    if step:
+        _step(Rehearsal.resume(folder), where, as_json)
+    made = Rehearsal.begin(folder, names, seed)
+    for one in made.cast.values():
+        _say(f"{one.domain} : {one.says}")
+        _arrows([Hint(("plan", one.domain))], where)
+    _end({"ok": True, "folder": str(folder), "domains": list(made.cast)}, as_json)
+
+
+def _step(going: Rehearsal, where: tuple[str, ...], as_json: bool) -> None:
+    """Let the others act in a rehearsal by hand, and say what they did and how much time passed."""
+    from infini.domains.board import kept, moment
+    from infini.domains.hints import on
     from infini.domains.rehearse import let_others_act
 
-    if not step:
-        made = Rehearsal.begin(folder, names, seed)
-        for one in made.cast.values():
-            _say(f"{one.domain} : {one.says}")
-            _say(f"    → ./infini domains plan {one.domain} --rehearsal {folder}")
-        _end({"ok": True, "folder": str(folder), "domains": list(made.cast)}, as_json)
-    going = Rehearsal.resume(folder)
-    done = let_others_act(going)
-    for sentence in done:
+    found = let_others_act(going)
+    for sentence in found.happened:
         _say(sentence)
+    if found.passed:
+        _say(Phrase("Time passes: {span}.", span=_span(found.passed)))
+    if not (found.happened or found.passed):
+        _say(Phrase("Nobody else has anything to do: it is your turn."))
     now = going.clock.now()
-    _say(f"Dans la répétition, nous sommes le {moment(now)}.")
-    for name in going.cast:
-        _say(f"    → ./infini domains advance {name} --apply --rehearsal {folder}")
-    _end({"ok": True, "now": now.isoformat(), "done": done}, as_json)
+    _say(Phrase("In the rehearsal it is now {when}.", when=moment(now)))
+    rows = [row for name in going.cast if (row := kept(going.store, name)) and not row.over]
+    _arrows(found.hints or [on(row) for row in rows], where)
+    happened = [said(sentence) for sentence in found.happened]
+    _end({"ok": True, "now": now.isoformat(), "seconds": found.passed.total_seconds(), "done": happened}, as_json)
+
+
+def _span(passed: timedelta) -> str:
+    """Return how long something took, as people say it: its two largest units."""
+    hours, minutes = divmod(round(passed.total_seconds() / 60), 60)
+    days, hours = divmod(hours, 24)
+    units = (
+        (days, Phrase("{count} d", count=days)),
+        (hours, Phrase("{count} h", count=hours)),
+        (minutes, Phrase("{count} min", count=minutes)),
+    )
+    return " ".join([said(phrase) for count, phrase in units if count][:2])

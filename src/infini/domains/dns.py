@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from pathlib import Path
 
 import dns.asyncquery
 import dns.exception
@@ -34,6 +33,7 @@ import dns.resolver
 import dns.rrset
 
 from infini.domains import probe
+from infini.domains.events import Store
 from infini.domains.observed import Delegation, Difference, ParentAnswer, Parity, ServerAnswer, Tally
 from infini.domains.ports import WorldError
 from infini.domains.zone import Rrset, Zone
@@ -414,7 +414,7 @@ class LiveDns:
     `resolvers` are asked where servers live; `known` gives the addresses of servers that have no name in the DNS yet. A
     name server may also be given as an address. `timeout` in seconds, `rate` in questions a second to each address
     (None: no limit). Addresses of a family that this machine has no route for are left out; a server that is left
-    without any is an error, not a silence. `probes` is the folder of the continuous probe's files.
+    without any is an error, not a silence. `probes` is where the continuous probe writes.
     """
 
     def __init__(
@@ -427,7 +427,7 @@ class LiveDns:
         rate: float | None = 20.0,
         port: int = 53,
         in_flight: int = 4,
-        probes: Path | None = None,
+        probes: Store | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._resolver = dns.resolver.Resolver(configure=False)
@@ -491,9 +491,12 @@ class LiveDns:
         if said.rcode() or soa is None or not said.flags & dns.flags.AA:
             says = f"it does not serve the zone ({dns.rcode.to_text(said.rcode())})"
             return ServerAnswer(place.server, place.address, error=says)
+        names = await self._asker.ask(place.address, origin, "NS")
         keys = await self._asker.ask(place.address, origin, "DNSKEY")
-        if isinstance(keys, str):
-            return ServerAnswer(place.server, place.address, True, soa[0].serial, error=keys)
+        for own in (names, keys):
+            if isinstance(own, str):
+                return ServerAnswer(place.server, place.address, True, soa[0].serial, error=own)
+        assert not isinstance(names, str) and not isinstance(keys, str)  # noqa: S101, PT018  returned above
         ttls: dict[str, int] = {}
         for rrset in rrsets:
             asked = dns.name.from_text(rrset.name, origin)
@@ -503,8 +506,11 @@ class LiveDns:
             read_answer = read(answer, asked, rrset.type, origin)
             if read_answer.values:
                 ttls[f"{rrset.name}/{rrset.type}"] = read_answer.ttl
-        signed = bool(_found(keys.answer, origin, "DNSKEY")[0])
-        return ServerAnswer(place.server, place.address, True, soa[0].serial, signed, ttls)
+        found, key_ttl = _found(keys.answer, origin, "DNSKEY")
+        _, ns_ttl = _found(names.answer, origin, "NS")
+        return ServerAnswer(
+            place.server, place.address, True, soa[0].serial, bool(found), ttls, ns_ttl=ns_ttl, key_ttl=key_ttl
+        )
 
     def parity(
         self, old: Zone, new: Zone, old_servers: Sequence[str], new_servers: Sequence[str], sha256: str
@@ -547,7 +553,7 @@ class LiveDns:
 
     def tally(self, name: str) -> Tally | None:
         """Return what the continuous probe of this domain has seen, None when none runs."""
-        return probe.tally(name, self._probes / f"{name}.jsonl") if self._probes else None
+        return probe.tally(name, self._probes) if self._probes else None
 
     def _places(self, servers: Sequence[str]) -> tuple[list[Place], list[str]]:
         """Return each server at each address that can be reached from here, and the servers without any."""

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What has happened to each domain, as a file that only grows: one JSON object a line, one folder a domain.
 
-An event is there when its line ends with a newline; a line that a crash cut short never happened. One volunteer at a
-time holds a domain; the lock ends with the process or the SSH session that holds it.
+Beside it stands all else that is known of the domain: exports, what its member pasted, what the probe saw. An event is
+there when its line ends with a newline; a line that a crash cut short never happened. One volunteer at a time holds a
+domain; the lock ends with the process or the SSH session that holds it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import re
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from typing import Any, Protocol
 
 from infini.errors import RefusedError, UnreachableError
 from infini.hosts import Connection
+from infini.phrase import Phrase
 
 EVENTS = "events.jsonl"
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9._-]{0,251}[a-z0-9])?")
@@ -94,16 +97,19 @@ def _refuse_field(where: str, key: str, value: Any) -> None:
 
 
 class Store(Protocol):
-    """Where events and the documents that prove them live."""
+    """Where events and the documents that prove them live, for their owner's eyes only (0600)."""
 
-    def domains(self) -> list[str]:
-        """Return the domains of which something is known, sorted."""
+    def domains(self, holding: str = EVENTS) -> list[str]:
+        """Return the domains that have events, or a document of that name, sorted."""
 
     def read(self, domain: str) -> list[Event]:
         """Return the domain's events, oldest first; raise RefusedError when the file is damaged."""
 
     def append(self, event: Event) -> None:
         """Add an event; it is on disk when this returns."""
+
+    def add(self, domain: str, name: str, lines: str) -> None:
+        """Add whole lines to a document that only grows; they are on disk when this returns."""
 
     def keep(self, domain: str, name: str, text: str) -> None:
         """Keep a document (an export, a comparison) beside the events, whole or not at all."""
@@ -127,6 +133,12 @@ def _document(name: str) -> str:
     return name
 
 
+def _lines(text: str) -> str:
+    if not text.endswith("\n"):
+        raise RefusedError("Only whole lines are added to a document: end them with a newline")
+    return text
+
+
 def _events(text: str, where: str) -> list[Event]:
     """Parse whole lines; what follows the last newline never happened."""
     found = []
@@ -135,13 +147,23 @@ def _events(text: str, where: str) -> list[Event]:
             found.append(Event.parse(line))
         except ValueError as error:
             raise RefusedError(
-                f"{where}, line {number} is damaged: restore the file from the backup, then run the command again"
+                Phrase(
+                    "{where}, line {number} is damaged: restore the file from the backup, then run the command again",
+                    where=where,
+                    number=number,
+                )
             ) from error
     return found
 
 
 def _busy(domain: str, holder: str) -> RefusedError:
-    return RefusedError(f"{domain} is in the hands of {holder or 'somebody else'}: wait for the end, then try again")
+    return RefusedError(
+        Phrase(
+            "{domain} is in the hands of {holder}: wait for the end, then try again",
+            domain=domain,
+            holder=holder or Phrase("somebody else"),
+        )
+    )
 
 
 class LocalStore:
@@ -150,9 +172,9 @@ class LocalStore:
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self.folder, self._durable = folder, durable
 
-    def domains(self) -> list[str]:
-        """Return the domains of which something is known, sorted."""
-        return sorted(path.parent.name for path in self.folder.glob(f"*/{EVENTS}"))
+    def domains(self, holding: str = EVENTS) -> list[str]:
+        """Return the domains that have events, or a document of that name, sorted."""
+        return sorted(path.parent.name for path in self.folder.glob(f"*/{holding}"))
 
     def read(self, domain: str) -> list[Event]:
         """Return the domain's events, oldest first."""
@@ -161,14 +183,20 @@ class LocalStore:
 
     def append(self, event: Event) -> None:
         """Add an event, mending first what a crash left half written."""
-        line = event.line().encode()
-        path = self._home(event.domain) / EVENTS
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._append(event.domain, EVENTS, event.line())
+
+    def add(self, domain: str, name: str, lines: str) -> None:
+        """Add whole lines to a document, mending first what a crash left half written."""
+        self._append(domain, _document(name), _lines(lines))
+
+    def _append(self, domain: str, name: str, text: str) -> None:
+        left = text.encode()
+        descriptor = os.open(self._home(domain) / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             _mend(descriptor)
-            while line:
-                line = line[os.write(descriptor, line) :]
+            while left:
+                left = left[os.write(descriptor, left) :]
             if self._durable:
                 os.fsync(descriptor)
         finally:
@@ -177,13 +205,17 @@ class LocalStore:
     def keep(self, domain: str, name: str, text: str) -> None:
         """Keep a document beside the events."""
         path = self._home(domain) / _document(name)
-        beside = path.with_name(f".{path.name}.new")
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            if self._durable:
-                os.fsync(file.fileno())
-        beside.replace(path)
+        descriptor, beside = tempfile.mkstemp(prefix=f".{name}.", dir=path.parent)  # 0600, and no other writer's
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                if self._durable:
+                    os.fsync(file.fileno())
+            Path(beside).replace(path)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
 
     def kept(self, domain: str, name: str) -> str | None:
         """Return a document, None when there is none of that name."""
@@ -196,6 +228,7 @@ class LocalStore:
         path = self.folder / f".{_checked(domain)}.lock"
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with path.open("a+", encoding="utf-8") as file:
+            path.chmod(0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -203,7 +236,11 @@ class LocalStore:
             file.truncate(0)
             file.write(who)
             file.flush()
-            yield
+            try:
+                yield
+            finally:
+                # Closing alone is not enough: a child that another thread is starting just now still has the file.
+                fcntl.flock(file, fcntl.LOCK_UN)
 
     def _home(self, domain: str) -> Path:
         home = self.folder / _checked(domain)
@@ -225,11 +262,12 @@ def _mend(descriptor: int) -> None:
 
 _HOLD = 'umask 077; mkdir -p "$1"; f="$1/.$2.lock"; exec 9>>"$f"; flock -n 9 || { cat "$f"; exit 75; }; \
 printf %s "$3" >"$f"; echo locked; exec cat >/dev/null'
-_APPEND = 'set -eu; umask 077; mkdir -p "$1/$2"; f="$1/$2/$3"; exec 9>>"$f"; flock 9; \
-n=$(wc -l <"$f"); s=$(head -n "$n" "$f" | wc -c); [ "$s" -eq "$(wc -c <"$f")" ] || truncate -s "$s" "$f"; \
-cat >&9; sync "$f"; echo kept'
-_KEEP = 'set -eu; umask 077; mkdir -p "$1/$2"; cat >"$1/$2/.$3.new"; sync "$1/$2/.$3.new"; \
-[ "$(wc -c <"$1/$2/.$3.new")" -eq "$4" ]; mv "$1/$2/.$3.new" "$1/$2/$3"; echo kept'
+# What arrives is taken aside first and measured: a connection that ends half way leaves nothing.
+_TAKE = """set -eu; umask 077; mkdir -p "$1/$2"; t=$(mktemp "$1/$2/.$3.XXXXXX"); trap 'rm -f "$t"' EXIT; \
+trap 'exit 1' HUP INT TERM PIPE; cat >"$t"; [ "$(wc -c <"$t")" -eq "$4" ]; f="$1/$2/$3"; """
+_APPEND = f"""{_TAKE}exec 9>>"$f"; flock 9; n=$(wc -l <"$f"); s=$(head -n "$n" "$f" | wc -c); \
+[ "$s" -eq "$(wc -c <"$f")" ] || truncate -s "$s" "$f"; cat "$t" >&9; sync "$f"; echo kept"""
+_KEEP = f"""{_TAKE}sync "$t"; mv "$t" "$f"; sync "$1/$2"; echo kept"""
 _READ = '[ -e "$1/$2/$3" ] || exit 44; exec cat "$1/$2/$3"'
 _LIST = 'cd "$1" 2>/dev/null || exit 0; for f in */"$2"; do [ ! -e "$f" ] || echo "${f%/*}"; done'
 
@@ -240,9 +278,9 @@ class SshStore:
     def __init__(self, connection: Connection, folder: str = "/var/lib/infini/domains") -> None:
         self._connection, self._folder = connection, folder
 
-    def domains(self) -> list[str]:
-        """Return the domains of which something is known, sorted."""
-        return sorted(self._run(_LIST, EVENTS).split())
+    def domains(self, holding: str = EVENTS) -> list[str]:
+        """Return the domains that have events, or a document of that name, sorted."""
+        return sorted(self._run(_LIST, holding).split())
 
     def read(self, domain: str) -> list[Event]:
         """Return the domain's events, oldest first."""
@@ -251,11 +289,15 @@ class SshStore:
 
     def append(self, event: Event) -> None:
         """Add an event; the other side mends, writes and syncs under its lock."""
-        self._write(_APPEND, _checked(event.domain), EVENTS, text=event.line())
+        self._write(_APPEND, event.domain, EVENTS, event.line())
+
+    def add(self, domain: str, name: str, lines: str) -> None:
+        """Add whole lines to a document; the other side mends, writes and syncs under its lock."""
+        self._write(_APPEND, domain, _document(name), _lines(lines))
 
     def keep(self, domain: str, name: str, text: str) -> None:
         """Keep a document beside the events."""
-        self._write(_KEEP, _checked(domain), _document(name), str(len(text.encode())), text=text)
+        self._write(_KEEP, domain, _document(name), text)
 
     def kept(self, domain: str, name: str) -> str | None:
         """Return a document, None when there is none of that name."""
@@ -282,9 +324,9 @@ class SshStore:
         finally:
             session.communicate()  # the end of its input ends the remote side
 
-    def _write(self, script: str, *arguments: str, text: str) -> None:
+    def _write(self, script: str, domain: str, name: str, text: str) -> None:
         # The remote side's last word proves that the text arrived whole and was synced.
-        if self._run(script, *arguments, text=text).strip() != "kept":
+        if self._run(script, _checked(domain), name, str(len(text.encode())), text=text).strip() != "kept":
             raise self._unreachable()
 
     def _command(self, script: str, *arguments: str, alone: bool = False) -> list[str]:
@@ -306,5 +348,9 @@ class SshStore:
     def _unreachable(self) -> UnreachableError:
         to = self._connection
         return UnreachableError(
-            f"{to.host} ({to.address}) did not keep the domains' events: nothing more was done. Is it up?"
+            Phrase(
+                "{host} ({address}) did not keep the domains' events: nothing more was done. Is it up?",
+                host=to.host,
+                address=to.address,
+            )
         )

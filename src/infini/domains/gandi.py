@@ -17,6 +17,7 @@ from infini.domains.observed import DomainFacts, Export
 from infini.domains.ports import Clock, WorldError
 from infini.domains.secrets import Secret, reveal
 from infini.domains.zone import Rrset, ascii_name
+from infini.phrase import Phrase
 
 LOCK = "clientTransferProhibited"
 PER_PAGE = 100
@@ -51,8 +52,10 @@ class Gandi:
             clock,
             requests_per_second=requests_per_second,
             proof=self._bearer,
-            forbidden="make a new token in Gandi's administration, of the right organisation and with the rights "
-            "“See and renew domain names” and “Manage domain name technical configurations”",
+            forbidden=Phrase(
+                "make a new token in Gandi's administration, of the right organisation and with the rights "
+                "“See and renew domain names” and “Manage domain name technical configurations”"
+            ),
             transport=transport,
         )
 
@@ -78,14 +81,17 @@ class Gandi:
                 raise CallError(error.says, status=error.status, code="wrong-organisation") from None
             if error.status == httpx.codes.NOT_FOUND:
                 raise CallError(
-                    f"Gandi knows no domain {name} with this token: it is misspelt, it belongs to another "
-                    "organisation (sharing_id), or it has left",
+                    Phrase(
+                        "Gandi knows no domain {domain} with this token: it is misspelt, it belongs to another "
+                        "organisation (sharing_id), or it has left",
+                        domain=name,
+                    ),
                     status=404,
                     code="wrong-organisation",
                 ) from None
             raise
         if not isinstance(found, Mapping):
-            raise CallError(f"Gandi's answer about {name} is no domain", retry=True)
+            raise CallError(Phrase("Gandi's answer about {domain} is no domain", domain=name), retry=True)
         return found
 
     def export(self, name: str) -> Export:
@@ -124,7 +130,10 @@ class Gandi:
             # Not hosted, or not ours to see: only a domain that says so itself has its DNS elsewhere.
             if is_livedns(self.domain(name)):
                 raise CallError(
-                    f"Gandi shows no zone for {name} although it hosts it: does the token reach its LiveDNS?",
+                    Phrase(
+                        "Gandi shows no zone for {domain} although it hosts it: does the token reach its LiveDNS?",
+                        domain=name,
+                    ),
                     status=404,
                     code="wrong-organisation",
                 ) from None
@@ -173,7 +182,10 @@ class Gandi:
             items, problem = self._collect(path, {**self._sharing, **(params or {})}, key)
             if not problem:
                 return items
-        raise CallError(f"Gandi's list {path} does not add up: {problem}; read it again later", retry=True)
+        raise CallError(
+            Phrase("Gandi's list {path} does not add up: {problem}; read it again later", path=path, problem=problem),
+            retry=True,
+        )
 
     def _collect(
         self, path: str, params: Mapping[str, str], key: Callable[[Mapping[str, Any]], str]
@@ -204,7 +216,8 @@ class Gandi:
                 return str(kept["id"])
         made = self._caller.change("POST", path, {"name": label}, self._sharing).data
         if not isinstance(made, Mapping) or "id" not in made:
-            raise CallError(f"Gandi made a snapshot of {name} without saying its id", retry=True, landed=None)
+            nameless = Phrase("Gandi made a snapshot of {domain} without saying its id", domain=name)
+            raise CallError(nameless, retry=True, landed=None)
         return str(made["id"])
 
     def set_ttls(self, name: str, rrsets: Sequence[Rrset], ttl: int) -> None:
@@ -215,8 +228,11 @@ class Gandi:
         missing = [rrset for rrset in rrsets if f"{rrset.name} {rrset.type}" not in there]
         if missing:
             raise CallError(
-                f"{missing[0].name} {missing[0].type} is no longer in Gandi's zone {name}: somebody edited it, "
-                "export it again",
+                Phrase(
+                    "{record} is no longer in Gandi's zone {domain}: somebody edited it, export it again",
+                    record=f"{missing[0].name} {missing[0].type}",
+                    domain=name,
+                ),
                 code="zone-drifted",
             )
         for rrset in rrsets:
@@ -256,8 +272,12 @@ class Gandi:
         for lost in dnskeys:
             if not lost.get("public_key"):
                 raise CallError(
-                    f"The export of {name} holds no public key for tag {lost.get('keytag')}: "
-                    "put it back in Gandi's interface, where the signed zone still shows it"
+                    Phrase(
+                        "The export of {domain} holds no public key for tag {tag}: put it back in Gandi's interface, "
+                        "where the signed zone still shows it",
+                        domain=name,
+                        tag=lost.get("keytag"),
+                    )
                 )
             if _public_key(lost) not in there:
                 body = {field: lost[field] for field in ("algorithm", "type", "public_key")}
@@ -362,11 +382,15 @@ def _facts(item: Mapping[str, Any]) -> DomainFacts:
     created = moment(dates.get("registry_created_at")) or moment(dates.get("created_at"))
     if expires is None or created is None:
         raise WorldError(
-            f"Gandi does not say when {name} was created and when it ends: look at it in Gandi's interface"
+            Phrase(
+                "Gandi does not say when {domain} was created and when it ends: look at it in Gandi's interface",
+                domain=name,
+            )
         )
     statuses = tuple(str(status) for status in item.get("status") or ())
     renewal = item.get("autorenew")
     hosted = item.get("nameserver") or {}
+    services = item.get("services") or (["gandilivedns"] if hosted.get("current") == "livedns" else [])
     return DomainFacts(
         name=name,
         name_unicode=str(item.get("fqdn_unicode") or name),
@@ -374,7 +398,7 @@ def _facts(item: Mapping[str, Any]) -> DomainFacts:
         created=created,
         statuses=statuses,
         nameservers=host_names(item.get("nameservers") or hosted.get("hosts")),
-        services=tuple(str(service) for service in item.get("services") or ()),
+        services=tuple(str(service) for service in services),
         registrar_lock=LOCK in statuses,
         auto_renew=bool(renewal.get("enabled") if isinstance(renewal, Mapping) else renewal),
         auth_code_available=bool(item.get("authinfo")),

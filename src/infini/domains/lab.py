@@ -7,8 +7,7 @@ lab, and what it starts from then on (threads, processes), is inside until it le
 
     with Lab() as lab:
         lab.publish_old(zone, signed=True)
-        lab.delegate(zone.name, OLD_SERVERS)
-        lab.set_ds(zone.name, True)
+        lab.register(zone.name, OLD_SERVERS, ds=True, ns_ttl=172800, ds_ttl=86400)
         lab.resolve("www.asso.test")
 """
 
@@ -39,7 +38,9 @@ import dns.rcode
 import dns.rdatatype
 
 from infini.domains.dns import LiveDns
+from infini.domains.events import Store
 from infini.domains.reading import Tsig
+from infini.domains.simulator.world import GANDI_NAMESERVERS, OUR_NAMESERVERS
 from infini.domains.targets import ZoneFiles
 from infini.domains.writing import Soa, to_text
 from infini.domains.zone import Rrset, Zone
@@ -54,23 +55,24 @@ PACKAGES = {
     "ip": "iproute2",
 }
 """The programs that the lab runs, and the Debian package of each."""
-OLD_SERVERS = ("ns-1-a.gandi.net", "ns-2-b.gandi.net")
-NEW_SERVERS = ("ns1.infini.test", "ns2.infini.test")
+OLD_SERVERS, NEW_SERVERS = GANDI_NAMESERVERS, OUR_NAMESERVERS
 REGISTRIES = ("net", "test")
 """The zones below the root; a lab's domains are below one of them."""
 ADDRESSES: dict[str, tuple[str, ...]] = {
     "a.root-servers.net": ("127.0.1.1",),
     "a.nic.test": ("127.0.2.1", "fd53::2:1"),
     "b.nic.test": ("127.0.2.2",),
-    "ns-1-a.gandi.net": ("127.0.3.1", "fd53::3:1"),
-    "ns-2-b.gandi.net": ("127.0.3.2",),
-    "ns1.infini.test": ("127.0.4.1", "fd53::4:1"),
-    "ns2.infini.test": ("127.0.4.2",),
+    OLD_SERVERS[0]: ("127.0.3.1", "fd53::3:1"),
+    OLD_SERVERS[1]: ("127.0.3.2",),
+    OLD_SERVERS[2]: ("127.0.3.3",),
+    NEW_SERVERS[0]: ("127.0.4.1", "fd53::4:1"),
+    NEW_SERVERS[1]: ("127.0.4.2",),
 }
 """Where each name server of the lab listens."""
 WARM, COLD = "127.0.5.1", "127.0.5.2"
 """Two validating resolvers: one that keeps what it learnt, one to be flushed before each question."""
 _MAILBOX = "hostmaster@infini.test"
+_OLD_TTL = 86400  # what the old host gives its SOA, NS and DNSKEY
 _CLONE_NEWNET = 0x40000000  # linux/sched.h; Python knows it from 3.12 on
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -84,13 +86,14 @@ class Resolved:
     values: tuple[str, ...] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Domain:
     """What a registry knows of a domain."""
 
-    nameservers: tuple[str, ...] = ()
-    signed: bool = False
-    ds: tuple[str, ...] = ()
+    nameservers: tuple[str, ...]
+    ds: tuple[str, ...]
+    ns_ttl: int
+    ds_ttl: int
 
 
 def _until(condition: Callable[[], bool], says: str, seconds: float = 15.0) -> None:
@@ -107,8 +110,9 @@ def _own(listening: Sequence[str], *, ipv6: bool) -> list[str]:
 
 @dataclass
 class Lab:
-    """The lab, used as a context. `ttl` is the TTL of delegations and DS at the registries, seconds.
+    """The lab, used as a context.
 
+    `ttl` (seconds) is the most that a resolver keeps anything, whatever the TTLs say.
     The new host takes updates and gives transfers to those who have `tsig`.
 
     RefusedError without root or a server's program; FailedError, with the last line of its log, when one does not run.
@@ -121,8 +125,9 @@ class Lab:
     _ipv6: bool = field(default=False, init=False)
     _servers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
     _domains: dict[str, _Domain] = field(default_factory=dict, init=False)
-    _old: dict[str, bool] = field(default_factory=dict, init=False)
+    _old: set[str] = field(default_factory=set, init=False)
     _serial: int = field(default=1, init=False)
+    _forgotten: float = field(default=0.0, init=False)
 
     def __enter__(self) -> Lab:
         """Enter the private network and start everything."""
@@ -146,7 +151,7 @@ class Lab:
     def publish_old(self, zone: Zone, *, signed: bool = False) -> None:
         """Serve a zone at the old host, as LiveDNS does: signed by the host itself, if it is."""
         path = self._folder / "old" / f"{zone.name}.zone"
-        path.write_text(self._text(zone, OLD_SERVERS))
+        path.write_text(self._text(zone, OLD_SERVERS, _OLD_TTL))
         if signed:
             keys = self._old_keys(zone.name)
             self._run("ldns-signzone", "-o", zone.name, "-f", f"{path}.signed", path.name, *keys, where=path.parent)
@@ -155,8 +160,9 @@ class Lab:
             self._nsd("reload", zone.name)
         else:
             self._nsd("addzone", zone.name, "zones")
-        self._old[zone.name] = signed
+        self._old.add(zone.name)
         self._served(zone.name, _own(OLD_SERVERS, ipv6=self._ipv6), self._serial)
+        self._change()
 
     def publish_new(self, zone: Zone) -> None:
         """Serve a zone at the new host, by the same door as production."""
@@ -166,7 +172,8 @@ class Lab:
         """Take a zone away at the old host, as a transfer does."""
         self._nsd("delzone", name)
         (self._folder / "old" / f"{name}.zone").unlink()
-        del self._old[name]
+        self._old.remove(name)
+        self._change()
 
     def stop_old(self) -> None:
         """Let the whole old host fall silent: nothing comes back from it, not even a refusal."""
@@ -178,23 +185,17 @@ class Lab:
         for process in self._family("old"):
             os.kill(process, signal.SIGCONT)
 
-    def delegate(self, name: str, nameservers: Sequence[str]) -> None:
-        """Have the registry name these servers for the domain."""
-        self._domain(name).nameservers = tuple(nameservers)
-        self._publish_registry(name)
-
-    def set_ds(self, name: str, on: bool) -> None:
-        """Put the DS of the old host's key at the registry, or take every DS away."""
-        domain = self._domain(name)
-        if on:
-            folder = self._folder / "old" / "keys"
-            lines = [file.read_text() for file in folder.glob(f"K{name}.+*.ds")]
-            domain.ds = tuple(line.split("DS", 1)[1].strip() for line in lines)
-            if not domain.ds:
-                raise RefusedError(f"The old host has not signed {name}: publish it signed first")
-        else:
-            domain.ds = ()
-        self._publish_registry(name)
+    def register(self, name: str, nameservers: Sequence[str], *, ds: bool, ns_ttl: int, ds_ttl: int) -> None:
+        """Have the registry name these servers for the domain, with the DS of the old host's key or without any."""
+        if name.rpartition(".")[2] not in REGISTRIES:
+            raise RefusedError(f"The DNS lab has no registry for {name}: take a name below {' or '.join(REGISTRIES)}")
+        before = self._domains.get(name)
+        wanted = _Domain(tuple(nameservers), self._old_ds(name) if ds else (), ns_ttl, ds_ttl)
+        if before != wanted:
+            self._domains[name] = wanted
+            self._publish_registry(name)
+            # Keys outlive the DS that they were validated with.
+            self._change(lives=2 if before and before.ds and not ds else 1)
 
     def resolve(self, name: str, kind: str = "A", resolver: str = WARM, timeout: float = 5.0) -> Resolved:
         """Ask one of the lab's resolvers; its silence (after `timeout` seconds) is an answer, too."""
@@ -216,9 +217,13 @@ class Lab:
         """Return the command that lets a resolver forget, for a probe that starts cold each time."""
         return ("unbound-control", "-c", str(self._folder / resolver / "unbound.conf"), "flush_zone", name)
 
-    def wait(self, ttls: float = 1.1) -> None:
-        """Wait that many times the TTL of the registries."""
-        time.sleep(self.ttl * ttls)
+    @property
+    def memory(self) -> float:
+        """Return for how many seconds more a resolver may hold what was true before the last change."""
+        return max(0.0, self._forgotten - time.monotonic())
+
+    def _change(self, lives: int = 1) -> None:
+        self._forgotten = max(self._forgotten, time.monotonic() + lives * self.ttl + 1)  # they count in whole seconds
 
     @property
     def target(self) -> ZoneFiles:
@@ -234,7 +239,7 @@ class Lab:
             name="the lab's new host",
         )
 
-    def dns(self, probes: Path | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> LiveDns:
+    def dns(self, probes: Store | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> LiveDns:
         """Return how a move sees this DNS."""
         return LiveDns([WARM], rate=None, timeout=2.0, probes=probes, now=now)
 
@@ -362,10 +367,10 @@ class Lab:
         (key,) = found
         return dns.dnssec.make_ds(name, key, "SHA256").to_text()
 
-    def _text(self, zone: Zone, servers: Sequence[str]) -> str:
-        """Return a zone file of the lab, newer than all before it."""
+    def _text(self, zone: Zone, servers: Sequence[str], ttl: int | None = None) -> str:
+        """Return a zone file of the lab, newer than all before it; `ttl` is that of its SOA, NS and DNSKEY."""
         self._serial += 1
-        return to_text(zone, Soa(servers[0], _MAILBOX, self._serial, minimum=self.ttl, ttl=self.ttl), servers)
+        return to_text(zone, Soa(servers[0], _MAILBOX, self._serial, minimum=self.ttl, ttl=ttl or self.ttl), servers)
 
     # The old host: NSD, zones signed by ldns
 
@@ -395,6 +400,13 @@ class Lab:
             (folder / f"{zone_key}.ds").unlink(missing_ok=True)  # the registry gets the DS of the other one
             self._run(*make, "-k", name, where=folder)
         return [str(file.with_suffix("")) for file in sorted(folder.glob(f"K{name}.+*.private"))]
+
+    def _old_ds(self, name: str) -> tuple[str, ...]:
+        """Return the DS of the key with which the old host signs a zone."""
+        lines = [file.read_text() for file in (self._folder / "old" / "keys").glob(f"K{name}.+*.ds")]
+        if not lines:
+            raise RefusedError(f"The old host has not signed {name}: publish it signed first")
+        return tuple(line.split("DS", 1)[1].strip() for line in lines)
 
     # Root, registries and the new host: Knot
 
@@ -443,11 +455,7 @@ class Lab:
         self._run("knotc", "-s", str(self._folder / "new" / "knot.sock"), "reload")
         for name in names:
             self._served(name, _own(NEW_SERVERS, ipv6=self._ipv6))
-
-    def _domain(self, name: str) -> _Domain:
-        if name.rpartition(".")[2] not in REGISTRIES:
-            raise RefusedError(f"The DNS lab has no registry for {name}: take a name below {' or '.join(REGISTRIES)}")
-        return self._domains.setdefault(name, _Domain())
+        self._change()
 
     def _registry_text(self, registry: str) -> str:
         own = [
@@ -457,11 +465,11 @@ class Lab:
             if server.endswith(f".{registry}") and (self._ipv6 or ":" not in address)
         ]
         for name, domain in self._domains.items():
-            if name.endswith(f".{registry}") and domain.nameservers:
+            if name.endswith(f".{registry}"):
                 label = name.removesuffix(f".{registry}")
                 servers = tuple(f"{server}." for server in sorted(domain.nameservers))
-                own += [Rrset(label, "NS", self.ttl, servers)]
-                own += [Rrset(label, "DS", self.ttl, domain.ds)] if domain.ds else []
+                own += [Rrset(label, "NS", domain.ns_ttl, servers)]
+                own += [Rrset(label, "DS", domain.ds_ttl, domain.ds)] if domain.ds else []
         return self._text(Zone.of(registry, own), ("a.nic.test", "b.nic.test"))
 
     def _root_text(self) -> str:
@@ -478,7 +486,7 @@ class Lab:
         registry = name.rpartition(".")[2]
         (self._knot_zones("registries") / f"{registry}.zone").write_text(self._registry_text(registry))
         self._knotc("registries", "zone-reload", registry)
-        domain = self._domain(name)
+        domain = self._domains[name]
         wanted = {f"{server}." for server in domain.nameservers}
 
         def said() -> bool:
@@ -504,6 +512,7 @@ class Lab:
         (folder / "unbound.conf").write_text(
             f'server:\n  interface: {resolver}\n  access-control: 127.0.0.0/8 allow\n  username: ""\n  chroot: ""\n'
             f"  directory: {folder}\n  pidfile: {folder}/unbound.pid\n  use-syslog: no\n  num-threads: 1\n"
+            f"  cache-max-ttl: {self.ttl}\n"
             f'  root-hints: {folder}/root.hints\n  trust-anchor: ". DS {anchor}"\n  do-not-query-localhost: no\n'
             f'  local-zone: "test." nodefault\n  do-ip6: {"yes" if self._ipv6 else "no"}\n'
             '  module-config: "validator iterator"\n'

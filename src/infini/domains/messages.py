@@ -20,6 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from infini.domains.board import TEMPLATES, Row, date
 from infini.domains.states import RANK, State
 from infini.errors import RefusedError
+from infini.phrase import Phrase
 
 _BLOCKED: Mapping[str, str] = {
     "consent-missing": "accord",
@@ -70,6 +71,8 @@ def due(row: Row) -> str:
     """Return which message the member should have now; empty when there is nothing to say."""
     if row.side == State.ABANDONED:
         return ""
+    if row.going_back:
+        return _by_hand(row)
     if row.side in (State.BLOCKED, State.FAILED):
         return _BLOCKED.get(row.code) or ("question" if row.code in questions() else _by_hand(row))
     return _by_hand(row) or _on_the_way(row)
@@ -112,7 +115,9 @@ def message(row: Row, kind: str = "", addresses: Sequence[str] = ()) -> Message 
     if not wanted:
         return None
     if wanted not in kinds():
-        raise RefusedError(f"There is no message “{wanted}”: name one of {', '.join(kinds())}")
+        raise RefusedError(
+            Phrase("There is no message “{name}”: name one of {known}", name=wanted, known=", ".join(kinds()))
+        )
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701  plain text for a mail
     values = {
         "domaine": row.shown,

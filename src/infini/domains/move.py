@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +21,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 
 from infini.domains import reading
-from infini.domains.audit import audit
+from infini.domains.audit import audit, contradictions
 from infini.domains.caller import CallError
 from infini.domains.events import Event, Store
 from infini.domains.observed import (
@@ -33,11 +34,12 @@ from infini.domains.observed import (
     Parity,
     Quote,
     RdapFacts,
+    Redirection,
     ServerAnswer,
     TransferOrder,
 )
 from infini.domains.plan import Options, Plan, make_plan
-from infini.domains.ports import ByHandError, Clock, Dns, Gaining, Losing, Registry, Target, WorldError
+from infini.domains.ports import ByHandError, Clock, Dns, Gaining, Losing, Registry, Target, Web, WorldError
 from infini.domains.registries import RegistryRule, rule_for
 from infini.domains.secrets import AuthCodes, fingerprint, redact
 from infini.domains.states import (
@@ -46,7 +48,6 @@ from infini.domains.states import (
     LOW_TTL,
     NEEDS_EXPORT,
     ORDER_GRACE,
-    PLACEHOLDERS,
     RANK,
     SKIPPABLE,
     Asked,
@@ -66,6 +67,7 @@ from infini.domains.states import (
 from infini.domains.waves import Waves
 from infini.domains.zone import Rrset, Zone
 from infini.errors import RefusedError
+from infini.phrase import Phrase, said
 
 MAIL_MODES: tuple[MailMode, ...] = ("none", "external", "gandi", "infini")
 _HANDLED = frozenset({"consent-missing", "ds-left", "zone-drifted", "parity-failed", "mail-at-gandi"})
@@ -187,6 +189,7 @@ class Memory:
     consent: bool = False
     mail_mode: MailMode | None = None
     waivers: dict[str, tuple[datetime, str]] = field(default_factory=dict)
+    redirections: set[str] = field(default_factory=set)
     price: float | None = None
     mail: set[str] = field(default_factory=set)
     services: bool = False
@@ -343,6 +346,8 @@ def _fold_decision(memory: Memory, event: Event) -> None:  # noqa: C901  one lin
             memory.mail_mode = data["mode"]
         case "waiver":
             memory.waivers[data["subject"]] = (event.at, f"{data['by']} : {data['reason']}")
+        case "redirection":
+            memory.redirections.add(data["host"].rstrip(".").lower())
         case "price":
             memory.price = float(data["euros"])
         case "mail-copied" | "mail-abandoned":
@@ -402,9 +407,10 @@ def content_hash(export: Export) -> str:
     return hashlib.sha256(json.dumps([records, redirections, glue], ensure_ascii=False).encode()).hexdigest()
 
 
-def zone_hash(zone: Zone) -> str:
-    """Return the SHA-256 of a zone as it is to be served, TTLs included."""
-    return hashlib.sha256("\n".join(str(zone.rrsets[key]) for key in sorted(zone.rrsets)).encode()).hexdigest()
+def zone_hash(zone: Zone, redirections: Iterable[Redirection] = ()) -> str:
+    """Return the SHA-256 of what is to be served: a zone, TTLs included, and the redirections of its names."""
+    lines = [*(str(zone.rrsets[key]) for key in sorted(zone.rrsets)), *sorted(map(str, redirections))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def export_zone(export: Export) -> Zone:
@@ -456,13 +462,14 @@ class Move:
         who: str = "",
         *,
         vault: Vault,
+        web: Web | None = None,
         waves: Waves | None = None,
         rule: RegistryRule | None = None,
     ) -> None:
         self.rule = rule or rule_for(domain)
         self.domain, self.level, self.who = domain, level, who
         self.losing, self.gaining, self.target, self.registry, self.dns = losing, gaining, target, registry, dns
-        self.store, self.clock, self.vault, self.waves = store, clock, vault, waves
+        self.store, self.clock, self.vault, self.web, self.waves = store, clock, vault, web, waves
         self._options = options
         self._export: tuple[str, Export] | None = None
         self._planned: tuple[object, Plan] | None = None
@@ -498,7 +505,11 @@ class Move:
             text = self.store.kept(self.domain, name)
             if text is None:
                 raise RefusedError(
-                    f"{self.domain}: the export {name} is gone from the store: restore it from the backup"
+                    Phrase(
+                        "{domain}: the export {name} is gone from the store: restore it from the backup",
+                        domain=self.domain,
+                        name=name,
+                    )
                 )
             self._export = (name, _from_text(text))
         return self._export[1]
@@ -511,6 +522,7 @@ class Move:
             mail_mode=memory.mail_mode or self._options.mail_mode,
             our_nameservers=tuple(self.target.nameservers),
             minimum_ttl=max(self._options.minimum_ttl, self.target.minimum_ttl),
+            redirections={**self._options.redirections, **dict.fromkeys(memory.redirections, True)},
             waivers={**self._options.waivers, **waivers},
         )
 
@@ -519,7 +531,8 @@ class Move:
         if export is None:
             return None
         options = self.options(memory)
-        key = (memory.export["document"], options.mail_mode, sorted(options.waivers.items()))
+        decided = (sorted(options.redirections.items()), sorted(options.waivers.items()))
+        key = (memory.export["document"], options.mail_mode, decided)
         if self._planned is None or self._planned[0] != key:
             zone = _with_ttls(export_zone(export), memory.export["ttls"])
             self._planned = (key, make_plan(zone, export.redirections, options))
@@ -572,12 +585,20 @@ class Move:
             return ()
         return tuple(self.dns.servers(self.domain, self.target.nameservers))
 
+    def _redirections_wrong(self, memory: Memory, plan: Plan | None) -> tuple[str, ...] | None:
+        """Ask our front about the redirections of a domain from when it has them until a human saw its services."""
+        if plan is None or not plan.redirections or not memory.provisioned:
+            return ()
+        if RANK[memory.recorded] > RANK[State.SETTLED]:
+            return ()
+        return None if self.web is None else tuple(self.web.wrong(plan.redirections))
+
     def _problems(self, memory: Memory, plan: Plan, export: Export, e: Evidence) -> tuple[Problem, ...]:
         found = [Problem(o.code or "plan-blocked", f"{_label(o.key)} : {o.reason}") for o in plan.blocked]
         if e.facts is not None and e.rule is not None and RANK[memory.recorded] < RANK[State.NS_SWITCHED]:
             found += [
                 Problem(finding.code, f"{finding.says} {finding.mend}")
-                for finding in audit(export, plan, e.facts, e.delegation, e.rule, e.now)
+                for finding in audit(export, plan, e.facts, e.delegation, e.rule, e.now, e.export_problems)
                 if finding.severity == "block"
                 and finding.code not in _HANDLED
                 and finding.code not in memory.waivers
@@ -599,9 +620,12 @@ class Move:
         if order is not None and order != memory.order:
             _fold_order(memory, Event(self.clock.now(), self.domain, "", "order", _order_data(order)))
             memory.news = True
+        new_servers, old_servers = self._new_servers(memory), self._old_servers(memory, plan, delegation)
+        tally = self.dns.tally(self.domain)
+        now = self.clock.now()  # once, and after the reading: what was seen holds since then at the latest
         e = Evidence(
             self.domain,
-            self.clock.now(),
+            now,
             self.level,
             memory.recorded,
             frozenset(memory.ever),
@@ -611,10 +635,10 @@ class Move:
             rdap=rdap,
             delegation=delegation,
             new_nameservers=tuple(self.target.nameservers),
-            new_servers=self._new_servers(memory),
+            new_servers=new_servers,
             old_nameservers=memory.nameservers,
-            old_servers=self._old_servers(memory, plan, delegation),
-            tally=self.dns.tally(self.domain),
+            old_servers=old_servers,
+            tally=tally,
             order=order,
             gaining=self.gaining.name,
             old_registrar=memory.registrar,
@@ -626,16 +650,22 @@ class Move:
             mailboxes=latest.mailboxes if latest else (),
             balanced=plan is not None and plan.balanced,
             applicable=plan is not None and plan.applicable,
-            zone_hash=zone_hash(plan.zone) if plan is not None and plan.balanced else "",
+            zone_hash=zone_hash(plan.zone, plan.redirections) if plan is not None and plan.balanced else "",
             provisioned_hash=memory.provisioned,
             parity=memory.parity,
             parity_zone_hash=memory.parity_zone,
+            redirections_wrong=self._redirections_wrong(memory, plan),
             ttls=memory.export.get("ttls", {}),
             old_ttl=max(memory.export.get("ttls", {}).values(), default=0),
             ds_ttl=max(memory.numbers.get("ds-ttl", 0), delegation.ds_ttl),
-            ns_ttl=max(memory.numbers.get("ns-ttl", 0), delegation.ns_ttl),
+            key_ttl=max(memory.numbers.get("key-ttl", 0), 0, *(answer.key_ttl for answer in old_servers)),
+            ns_ttl=max(
+                memory.numbers.get("ns-ttl", 0),
+                delegation.ns_ttl,
+                *(answer.ns_ttl for answer in (*old_servers, *new_servers)),
+            ),
             was_signed="ds-ttl" in memory.numbers or bool(delegation.ds),
-            slot=self._slot(memory),
+            slot=self._slot(memory, now),
             asked=memory.asked,
             was_locked=memory.locked,
             code_held=held is not None and fingerprint(held) == memory.code,
@@ -674,10 +704,10 @@ class Move:
             del codes["zone-drifted"]
         return frozenset(codes)
 
-    def _slot(self, memory: Memory) -> datetime | None:
+    def _slot(self, memory: Memory, now: datetime) -> datetime | None:
         if self.waves is None or memory.recorded not in (State.TTL_LOWERED, State.DS_REMOVED):
             return None
-        return self.waves.slot(self.domain, self.clock.now())
+        return self.waves.slot(self.domain, now)
 
     def _observations(self, memory: Memory, e: Evidence) -> dict[str, bool]:
         """Return what can be said now of the things whose beginning matters; what was not seen is left out."""
@@ -724,7 +754,8 @@ class Move:
             if holds != (what in memory.since):
                 self._append("observed", what=what, **{"is": holds})
         if e.delegation is not None:
-            longest = {"ns-ttl": e.delegation.ns_ttl, "ds-ttl": e.delegation.ds_ttl if e.delegation.ds else 0}
+            ds_ttl = e.delegation.ds_ttl if e.delegation.ds else 0
+            longest = {"ns-ttl": e.ns_ttl, "ds-ttl": ds_ttl, "key-ttl": e.key_ttl}
             for what, seconds in longest.items():
                 if seconds > memory.numbers.get(what, 0):
                     self._append("observed", what=what, number=seconds)
@@ -754,7 +785,10 @@ class Move:
             raise RefusedError(f"« {kind} » n'est pas une décision ; ce peut être {', '.join(sorted(DECISIONS))}.")
         missing = [key for key in DECISIONS[kind] if body.get(key) in (None, "")]
         if missing:
-            raise RefusedError(f"{self.domain}: à la décision « {kind} » il manque {', '.join(missing)}.")
+            raise RefusedError(
+                f"{self.domain}: à la décision « {kind} » il manque {', '.join(missing)} : "
+                f"ajoutez {' '.join(f'{key}=…' for key in missing)}"
+            )
         with self.store.lock(self.domain, self.who or "tool"):
             kept = _checked(self.domain, kind, body, self.memory().recorded, self.clock.now())
             self._append("decision", **{**kept, "kind": kind})
@@ -792,7 +826,10 @@ class Move:
         Without `apply`, return what would be done first.
         """
         if not apply:
-            return Step(self.domain, self.clock.now(), judge(replace(self.evidence(deep=False), rollback_to=to)))
+            memory = self.memory()
+            if memory.rollback != to:
+                memory.rollback, memory.asked = to, {}
+            return Step(self.domain, self.clock.now(), judge(self._look(memory, deep=False)))
         if self.memory().rollback != to:
             self.decide("rollback", {"to": to, "reason": reason})
         return self.advance(apply=True)
@@ -863,15 +900,15 @@ class Move:
         who: Who = next((one for one in people if one == error.who), "volunteer")
         state = verdict.state if verdict else memory.recorded
         after = verdict.next if verdict else None
-        told = Verdict(state, after, False, says, None, who, side=State.BLOCKED, code="by-hand")
+        told = Verdict(state, after, False, says, None, who, action, side=State.BLOCKED, code="by-hand")
         return Step(self.domain, self.clock.now(), told, says=says)
 
     def _clean(self, text: str) -> str:
-        """Return a text of the world without the transfer code or another secret, should it hold one."""
+        """Return a text of the world as people read it, without the transfer code or another secret in it."""
         code = self.vault.get(self.domain)
         if code:
             fingerprint(code)  # so that `redact` knows it
-        return redact(text)
+        return redact(said(text))
 
     def _do_export(self, _e: Evidence) -> None:
         export = self.losing.export(self.domain)
@@ -879,9 +916,7 @@ class Move:
         identity = export.snapshot or self._snapshot()
         export = replace(export, snapshot=identity)
         zone = export_zone(export)
-        problems = []
-        if export.records and export.text:
-            problems = reading.disagreement(zone, reading.from_text(self.domain, export.text))
+        problems = contradictions(export, zone)
         original = memory.export.get("ttls", {})
         ttls = {
             _label(key): max(rrset.ttl, original.get(_label(key), 0)) if rrset.ttl <= LOW_TTL else rrset.ttl
@@ -915,6 +950,8 @@ class Move:
     def _do_provision(self, e: Evidence) -> None:
         plan = self._plan(self.memory())
         assert plan is not None  # noqa: S101  the interlocks asked for it
+        if self.web is not None:
+            self.web.provision(self.domain, plan.redirections)
         self.target.provision(plan.zone)
         self._append("provisioned", zone=e.zone_hash)
         self._append("acted", action="provision")
@@ -922,7 +959,7 @@ class Move:
     def _do_parity(self, e: Evidence) -> None:
         plan = self._plan(self.memory())
         if plan is None or (self._fresh is None and self.level != "C"):
-            raise WorldError("The zone could not be read again before the comparison", retry=True)
+            raise WorldError(Phrase("The zone could not be read again before the comparison"), retry=True)
         old = export_zone(self._fresh) if self._fresh else plan.export
         parity = self.dns.parity(old, plan.zone, e.old_nameservers, e.new_nameservers, e.content)
         self._append(
@@ -932,8 +969,9 @@ class Move:
             zone=e.zone_hash,
             queries=parity.queries,
             identical=parity.identical,
-            expected=len(parity.expected),
+            expected=dict(Counter(difference.rule for difference in parity.expected)),
             unexpected=[asdict(difference) for difference in parity.unexpected[:20]],
+            unexpected_count=len(parity.unexpected),
             canary_caught=parity.canary_caught,
         )
 
@@ -977,6 +1015,8 @@ class Move:
 
     def _do_remove_zone(self, _e: Evidence) -> None:
         self.target.remove(self.domain)
+        if self.web is not None:
+            self.web.remove(self.domain)
         self._append("acted", action="remove-zone")
 
     def _do_unlock(self, _e: Evidence) -> None:
@@ -1087,33 +1127,30 @@ def _access(error: WorldError, says: str) -> str:
 
 def _checked(domain: str, kind: str, data: Mapping[str, Any], state: State, now: datetime) -> dict[str, Any]:
     """Return a decision's fields as they are kept; RefusedError for one that makes no sense, or not yet."""
-    said = dict(data)
-    pasted = [f"{key}={value}" for key, value in said.items() if value in PLACEHOLDERS]
-    if pasted:
-        raise RefusedError(f"{domain}: remplacez {', '.join(pasted)} par ce que vous savez. Rien n'a été noté.")
-    if kind == "mail-mode" and said["mode"] not in MAIL_MODES:
-        raise RefusedError(f"{domain}: le courrier ne peut pas aller à « {said['mode']} » : {', '.join(MAIL_MODES)}.")
-    if kind == "skip" and said["step"] not in SKIPPABLE:
-        raise RefusedError(f"{domain}: « {said['step']} » ne se saute pas ; seuls {', '.join(sorted(SKIPPABLE))}.")
-    if kind == "rollback" and said["to"] not in CHAIN:
-        raise RefusedError(f"{domain}: « {said['to']} » n'est pas un état où revenir : {', '.join(CHAIN)}.")
+    kept = dict(data)
+    if kind == "mail-mode" and kept["mode"] not in MAIL_MODES:
+        raise RefusedError(f"{domain}: le courrier ne peut pas aller à « {kept['mode']} » : {', '.join(MAIL_MODES)}.")
+    if kind == "skip" and kept["step"] not in SKIPPABLE:
+        raise RefusedError(f"{domain}: « {kept['step']} » ne se saute pas ; seuls {', '.join(sorted(SKIPPABLE))}.")
+    if kind == "rollback" and kept["to"] not in CHAIN:
+        raise RefusedError(f"{domain}: « {kept['to']} » n'est pas un état où revenir : {', '.join(CHAIN)}.")
     if kind == "price":
-        said["euros"] = _number(domain, str(said["euros"]).replace(",", "."), "le prix en euros", "euros=9.59")
+        kept["euros"] = _number(domain, str(kept["euros"]).replace(",", "."), "le prix en euros", "euros=9.59")
     if kind == "mail-copied":
         before, after = (
-            _number(domain, said[key], "un nombre de messages", f"{key}=120") for key in ("before", "after")
+            _number(domain, kept[key], "un nombre de messages", f"{key}=120") for key in ("before", "after")
         )
         if after < before:
             raise RefusedError(
-                f"{domain}: {said['address']} avait {before:g} messages, {after:g} après la copie : copiez de nouveau."
+                f"{domain}: {kept['address']} avait {before:g} messages, {after:g} après la copie : copiez de nouveau."
             )
     if kind == "consent":
-        _check_day(domain, str(said["date"]), now)
+        _check_day(domain, str(kept["date"]), now)
     if kind == "services-checked" and CHAIN.index(state) < CHAIN.index(State.NS_SWITCHED):
         raise RefusedError(
             f"{domain}: trop tôt, la bascule n'est pas faite : il n'y a rien à vérifier. Rien n'a été noté."
         )
-    return said
+    return kept
 
 
 def _number(domain: str, text: object, what: str, example: str) -> float:

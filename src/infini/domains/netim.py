@@ -19,6 +19,7 @@ from infini.domains.observed import Quote, TransferOrder
 from infini.domains.ports import ByHandError, Clock
 from infini.domains.secrets import Secret, redact, reveal
 from infini.domains.zone import ascii_name
+from infini.phrase import Phrase
 
 Stage = Literal["pending", "refused", "done", "unknown"]
 TRANSFER = "domainTransferIn"
@@ -62,7 +63,7 @@ class Netim:
             clock,
             requests_per_second=requests_per_second,
             proof=self._proof,
-            forbidden="look at the login, the secret and the addresses that Netim's administration allows",
+            forbidden=Phrase("look at the login, the secret and the addresses that Netim's administration allows"),
             transport=transport,
         )
 
@@ -80,7 +81,7 @@ class Netim:
             return
         opened = self._caller.change("POST", "/session/").data
         if not isinstance(opened, Mapping) or not opened.get("access_token"):
-            raise CallError("Netim opened a session without a token", retry=True)
+            raise CallError(Phrase("Netim opened a session without a token"), retry=True)
         self._session = Secret(str(opened["access_token"]))
         try:
             yield self._caller
@@ -106,9 +107,11 @@ class Netim:
         entry = found[0] if isinstance(found, list) and found else found
         problems = []
         if isinstance(entry, Mapping) and str(entry.get("result", "")).upper() == "AVAILABLE":
-            problems.append(f"Netim says that {domain} is registered nowhere")
+            problems.append(Phrase("Netim says that {domain} is registered nowhere", domain=domain))
         if price and isinstance(price.data, Mapping) and str(price.data.get("IsPremium", 0)) not in ("0", "False"):
-            problems.append(f"Netim asks a premium price for {domain}: order it by hand if that is wanted")
+            problems.append(
+                Phrase("Netim asks a premium price for {domain}: order it by hand if that is wanted", domain=domain)
+            )
         return Quote(domain, _price(price.data if price else None), tuple(problems))
 
     def order(self, domain: str, auth_code: str, nameservers: Sequence[str]) -> TransferOrder:
@@ -131,7 +134,9 @@ class Netim:
         }
         placed = self._caller.change("POST", f"/domain/{quote(domain)}/transfer/", body).data
         if not isinstance(placed, Mapping) or not placed.get("STATUS"):
-            raise CallError(f"Netim took the order for {domain} without saying what became of it", landed=None)
+            raise CallError(
+                Phrase("Netim took the order for {domain} without saying what became of it", domain=domain), landed=None
+            )
         order = _of_operation(domain, placed)
         number = order.id.rpartition("/")[2]
         self._orders[domain] = (number, nameservers)
@@ -161,8 +166,11 @@ class Netim:
         if domain not in self._orders:
             raise ByHandError(
                 "volunteer",
-                f"Netim a refusé le code de transfert de {domain}. Commandez de nouveau chez Netim, avec le nouveau "
-                "code et les mêmes serveurs de noms.",
+                Phrase(
+                    "Netim has refused the transfer code of {domain}. Order again at Netim, with the new code and the "
+                    "same name servers.",
+                    domain=domain,
+                ),
             )
         with self._opened():
             found = self.find_order(domain)
@@ -176,7 +184,14 @@ class Netim:
             for preference in ("registrar_lock", "auto_renew"):
                 done = caller.change("PATCH", path, {"codePref": preference, "value": "1"}).data
                 if isinstance(done, Mapping) and str(done.get("STATUS", "")).lower() == "failed":
-                    raise CallError(f"Netim did not set {preference} of {domain}: {done.get('MESSAGE', '')}")
+                    raise CallError(
+                        Phrase(
+                            "Netim did not set {preference} of {domain}: {answer}",
+                            preference=preference,
+                            domain=domain,
+                            answer=done.get("MESSAGE", ""),
+                        )
+                    )
 
     def close(self) -> None:
         """Close the connections."""

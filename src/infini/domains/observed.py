@@ -4,10 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
+
+
+def has_status(statuses: Iterable[str], wanted: str) -> bool:
+    """Return whether a status is among these: registries write `clientHold`, RDAP `client hold`."""
+    plain = wanted.replace(" ", "").lower()
+    return any(status.replace(" ", "").lower() == plain for status in statuses)
+
 
 Level = Literal["A", "B", "C"]
 """How we reach a domain at Gandi: A our token, B the member's token, C no API, the member pastes and clicks."""
@@ -51,6 +58,23 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Redirection:
+    """A web redirection that goes on at our front: `host` (a full name) leads to `to` with `code`.
+
+    `protocol` is how it answered at Gandi: http, https, or httpsonly (plain HTTP leads to HTTPS first).
+    """
+
+    host: str
+    to: str
+    code: int
+    protocol: str = "https"
+
+    def __str__(self) -> str:
+        """Return it as people read it."""
+        return f"{self.host} → {self.to} ({self.code})"
+
+
+@dataclass(frozen=True)
 class ParentAnswer:
     """What one server of the parent zone says. TTLs in seconds; `error` when it did not answer usefully."""
 
@@ -70,9 +94,14 @@ class Delegation:
     answers: tuple[ParentAnswer, ...]
 
     @property
+    def silent(self) -> tuple[str, ...]:
+        """The servers of the parent that did not answer usefully."""
+        return tuple(answer.server for answer in self.answers if answer.error)
+
+    @property
     def complete(self) -> bool:
         """Whether every server of the parent answered."""
-        return bool(self.answers) and not any(answer.error for answer in self.answers)
+        return bool(self.answers) and not self.silent
 
     @property
     def nameservers(self) -> frozenset[str]:
@@ -102,7 +131,11 @@ class Delegation:
 
 @dataclass(frozen=True)
 class ServerAnswer:
-    """What one authoritative server says of a zone's SOA. `ttls`: the TTL of each rrset asked for, by `name/type`."""
+    """What one authoritative server says of a zone's SOA.
+
+    TTLs in seconds: `ttls` of each rrset asked for, by `name/type`; `ns_ttl` and `key_ttl` of the zone's own NS and
+    DNSKEY, 0 without any.
+    """
 
     server: str
     address: str
@@ -111,6 +144,8 @@ class ServerAnswer:
     signed: bool = False
     ttls: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
+    ns_ttl: int = 0
+    key_ttl: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,7 +162,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Parity:
-    """A full comparison of old and new servers. `canary_caught`: the deliberate error of this run was found."""
+    """A full comparison of old and new servers. `canary_caught`: the deliberate error of this run was found.
+
+    `queries` went to all servers. `identical`, `expected` and `unexpected` count answers of the new servers, each once;
+    what an old server does not answer, or answers unlike the others, is unexpected too.
+    """
 
     domain: str
     at: datetime
@@ -149,6 +188,7 @@ class Tally:
     """What a continuous probe has seen so far.
 
     `longest_gap` is the longest darkness, `longest_silence` the longest time without a look, both in seconds.
+    `unproven` are the things at which no deliberate error has been seen yet: what is said of them proves nothing.
     """
 
     domain: str
@@ -159,6 +199,7 @@ class Tally:
     longest_gap: float = 0.0
     failures: tuple[str, ...] = ()
     longest_silence: float = 0.0
+    unproven: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from infini.domains.observed import Quote, TransferOrder
 from infini.domains.ports import Clock
 from infini.domains.secrets import redact, reveal
 from infini.domains.zone import ascii_name
+from infini.phrase import Phrase
 
 Stage = Literal["pending", "refused", "done", "unknown"]
 TRANSFER = "DomainIncomingTransfer"
@@ -75,7 +76,7 @@ class Ovh:
             clock,
             requests_per_second=requests_per_second,
             proof=self._signature,
-            forbidden="make a new consumer key at OVH with the rights on /order, /me and /domain",
+            forbidden=Phrase("make a new consumer key at OVH with the rights on /order, /me and /domain"),
             transport=transport,
         )
 
@@ -86,8 +87,7 @@ class Ovh:
             self._ahead = timedelta(seconds=int(theirs)) - timedelta(seconds=int(self._clock.now().timestamp()))
         key, secret, consumer = map(reveal, self._keys)
         stamp = str(int((self._clock.now() + self._ahead).timestamp()))
-        # The scheme is OVH's, and so is the choice of SHA-1.
-        digest = hashlib.sha1("+".join((secret, consumer, method, url, body, stamp)).encode())  # noqa: S324
+        digest = hashlib.sha1("+".join((secret, consumer, method, url, body, stamp)).encode())  # noqa: S324  OVH chose SHA-1
         return {
             "X-Ovh-Application": key,
             "X-Ovh-Consumer": consumer,
@@ -119,7 +119,8 @@ class Ovh:
             {"autoPayWithPreferredPaymentMethod": True, "waiveRetractationPeriod": True},
         ).data
         if not isinstance(placed, Mapping) or not placed.get("orderId"):
-            raise CallError(f"OVH took the order for {domain} without saying its number", retry=True, landed=None)
+            nameless = Phrase("OVH took the order for {domain} without saying its number", domain=domain)
+            raise CallError(nameless, retry=True, landed=None)
         return TransferOrder(f"{domain}/order/{placed['orderId']}", "pending")
 
     def _cart(self, domain: str, auth_code: str, nameservers: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
@@ -150,7 +151,9 @@ class Ovh:
             ):
                 return dict(offer)
         seen = ", ".join(f"{offer.get('action')} ({offer.get('pricingMode')})" for offer in offers) or "nothing"
-        raise CallError(f"OVH offers no ordinary transfer of {domain} but {seen}", status=409)
+        raise CallError(
+            Phrase("OVH offers no ordinary transfer of {domain} but {seen}", domain=domain, seen=seen), status=409
+        )
 
     def _configuration(
         self, path: str, domain: str, auth_code: str, nameservers: Sequence[str]
@@ -168,14 +171,19 @@ class Ovh:
         unknown = [label for label, required in asked.items() if required and label not in ours]
         if unknown:
             raise CallError(
-                f"OVH wants to know {', '.join(unknown)} to transfer {domain}: order it by hand at OVH", status=409
+                Phrase(
+                    "OVH wants to know {unknown} to transfer {domain}: order it by hand at OVH",
+                    unknown=", ".join(unknown),
+                    domain=domain,
+                ),
+                status=409,
             )
         return list(ours.items())
 
     def _made(self, method: str, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         made = self._caller.change(method, path, body).data
         if not isinstance(made, Mapping):
-            raise CallError(f"OVH's answer to {method} {path} is no object", retry=True)
+            raise CallError(Phrase("OVH's answer to {asked} is no object", asked=f"{method} {path}"), retry=True)
         return made
 
     def find_order(self, domain: str) -> TransferOrder | None:
@@ -218,9 +226,12 @@ class Ovh:
         domain = order.id.partition("/")[0]
         task = self._task(domain)
         if task is None:
-            raise CallError(f"OVH has not begun the transfer of {domain}: no code can be corrected yet", retry=True)
+            waits = Phrase("OVH has not begun the transfer of {domain}: no code can be corrected yet", domain=domain)
+            raise CallError(waits, retry=True)
         if not task.get("canRelaunch", True):
-            raise CallError(f"OVH does not let us try the transfer of {domain} again: ask its support")
+            raise CallError(
+                Phrase("OVH does not let us try the transfer of {domain} again: ask its support", domain=domain)
+            )
         path = f"/me/task/domain/{task['id']}"
         self._caller.change("PUT", f"{path}/argument/authInfo", {"value": reveal(auth_code)})
         self._caller.change("POST", f"{path}/relaunch")

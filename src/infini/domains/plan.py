@@ -7,12 +7,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
-from infini.domains.rules import REWRITINGS, Entry, Options, Rule, World, rules
+from hosting.model import unfit_target
+from infini.domains.observed import Redirection
+from infini.domains.rules import REWRITINGS, Entry, Options, Rule, World, host_of, rules
 from infini.domains.zone import Key, Rrset, Unreadable, Zone
 
-__all__ = ["Options", "Outcome", "Plan", "What", "make_plan"]
+__all__ = ["Options", "Outcome", "Plan", "What", "make_plan", "relative"]
 
 What = Literal["identical", "rewritten", "dropped", "blocked"]
 """What becomes of an entry: carried as it is, carried changed, left behind on purpose, or waiting for a human."""
@@ -23,6 +26,7 @@ _FRENCH: Mapping[What, str] = {
     "dropped": "laissé sur place",
     "identical": "repris tel quel",
 }
+_CODES = {"http301": 301, "http302": 302}
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,16 @@ class Plan:
     """The account of a whole export. Only an `applicable` plan may be provisioned.
 
     `added` are rrsets that the rules put beside a rewritten one: the second address family of a redirection.
+    `redirections` go on at our front: those of Gandi whose names lead there with the new zone, and that it can serve.
     """
 
     export: Zone
     outcomes: tuple[Outcome, ...]
     added: tuple[Rrset, ...] = ()
     options: Options = field(default_factory=Options)
+    redirections: tuple[Redirection, ...] = ()
 
-    @property
+    @cached_property
     def zone(self) -> Zone:
         """Return the zone that goes to the target (without SOA and apex NS, which are the target's own)."""
         carried = [outcome.after for outcome in self.outcomes if outcome.after is not None]
@@ -125,6 +131,7 @@ class Plan:
                 {"name": rrset.name, "type": rrset.type, "ttl": rrset.ttl, "values": list(rrset.values)}
                 for rrset in self.added
             ],
+            "redirections": [{"host": one.host, "to": one.to, "code": one.code} for one in self.redirections],
         }
 
     def lines(self) -> list[str]:
@@ -138,6 +145,7 @@ class Plan:
         for what, label in _FRENCH.items():
             lines += [_line(outcome, label) for outcome in self.outcomes if outcome.what == what != "identical"]
         lines += [f"  ajouté : {rrset}" for rrset in self.added]
+        lines += [f"  redirection recréée chez nous : {one}" for one in self.redirections]
         return lines
 
 
@@ -152,7 +160,8 @@ def make_plan(export_zone: Zone, redirections: Iterable[Mapping[str, Any]], opti
 
     `redirections` are Gandi's, with `host` (full name) and `type` (`http301`, `http302`, `cloak`).
     """
-    world = World.of(export_zone, _by_name(export_zone.name, redirections), options)
+    rows = [_agreed(row, options) for row in redirections]
+    world = World.of(export_zone, _by_name(export_zone, rows), options)
     outcomes: list[Outcome] = []
     added: list[Rrset] = []
     entries: list[Rrset | Unreadable] = [*export_zone.rrsets.values(), *export_zone.unreadable]
@@ -160,16 +169,68 @@ def make_plan(export_zone: Zone, redirections: Iterable[Mapping[str, Any]], opti
         outcome, more = _decide(seen, world)
         outcomes.append(outcome)
         added += more
-    return Plan(export_zone, *_without_collisions(outcomes, added), options)
+    plan = Plan(export_zone, *_without_collisions(outcomes, added), options)
+    return replace(plan, redirections=_going_on(plan, rows))
 
 
-def _by_name(zone: str, redirections: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+def relative(host: str, zone: str) -> str:
+    """Return a host name relative to its zone, as Gandi or a member writes it: in full, or `@` for the zone itself."""
+    host = host.rstrip(".").lower()
+    return "@" if host in {zone, "@", ""} else host.removesuffix(f".{zone}")
+
+
+def _agreed(row: Mapping[str, Any], options: Options) -> Mapping[str, Any]:
+    """Return a row, an ordinary redirection where its frame may be replaced; 302: no browser remembers a frame."""
+    agreed = {host.rstrip(".").lower() for host, yes in options.redirections.items() if yes}
+    if row.get("type") == "cloak" and str(row["host"]).rstrip(".").lower() in agreed:
+        return {**row, "type": "http302"}
+    return row
+
+
+def _by_name(zone: Zone, rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Return the kinds of the redirections that answer at each name, also at the end of a CNAME within the zone."""
     found: dict[str, tuple[str, ...]] = {}
-    for row in redirections:
-        host = str(row["host"]).rstrip(".").lower()
-        name = "@" if host in {zone, "@", ""} else host.removesuffix(f".{zone}")
-        found[name] = (*found.get(name, ()), str(row.get("type", "http301")))
+    for row in rows:
+        name = relative(str(row["host"]), zone.name)
+        for place in dict.fromkeys((name, _end(name, zone))):
+            found[place] = (*found.get(place, ()), str(row.get("type", "http301")))
     return found
+
+
+def _end(name: str, zone: Zone) -> str:
+    """Return the name of the zone to which CNAMEs lead from a name: itself without any."""
+    for _ in range(8):  # a longer chain, or a loop, leads nowhere
+        cname = zone.rrsets.get((name, "CNAME"))
+        target = host_of(cname.values[0]) if cname else ""
+        if target != zone.name and not target.endswith(f".{zone.name}"):
+            break
+        name = relative(target, zone.name)
+    return name
+
+
+def _going_on(plan: Plan, rows: Iterable[Mapping[str, Any]]) -> tuple[Redirection, ...]:
+    zone, front = plan.zone, set(plan.options.web_addresses)
+    found = {}
+    for row in rows:
+        name, to, code = (
+            relative(str(row["host"]), zone.name),
+            str(row.get("url", "")),
+            _CODES.get(str(row.get("type"))),
+        )
+        host = zone.name if name == "@" else f"{name}.{zone.name}"
+        if code and "*" not in name and not unfit_target(to) and front & _addresses(_end(name, zone), zone):
+            found[host] = Redirection(host, to, code, str(row.get("protocol") or "https"))
+    return tuple(found.values())
+
+
+def _addresses(name: str, zone: Zone) -> set[str]:
+    """Return the addresses of a name, or of the wildcard that answers for it."""
+    known = {owner for owner, _ in zone.rrsets}
+    labels = name.split(".")
+    above = ["*" if name == "@" else ".".join(["*", *labels[start:]]) for start in range(1, len(labels) + 1)]
+    place = next((place for place in (name, *above) if place in known), name)
+    held = (zone.rrsets.get((place, kind)) for kind in ("A", "AAAA"))
+    return {value for rrset in held if rrset for value in rrset.values}
 
 
 def _decide(seen: Rrset | Unreadable, world: World) -> tuple[Outcome, list[Rrset]]:

@@ -18,6 +18,7 @@ from infini.domains.observed import (
     Parity,
     Quote,
     RdapFacts,
+    Redirection,
     ServerAnswer,
     Tally,
     TransferOrder,
@@ -26,7 +27,7 @@ from infini.domains.zone import Rrset, Zone
 
 
 class ByHandError(Exception):
-    """Nobody can do this for a human: `who` must act, and `instructions` (plain French) says how."""
+    """Nobody can do this for a human: `who` must act, and `instructions` (in plain words) says how."""
 
     def __init__(self, who: str, instructions: str) -> None:
         """`who` is one of member, volunteer, gandi, registry."""
@@ -126,6 +127,19 @@ class Target(Protocol):
 
     def remove(self, name: str) -> None:
         """Take the zone away again (a rollback before the switch)."""
+
+
+class Web(Protocol):
+    """Our web front, where redirections go on."""
+
+    def provision(self, domain: str, redirections: Sequence[Redirection]) -> None:
+        """Make exactly these redirections of a domain be answered; doing it again changes nothing."""
+
+    def remove(self, domain: str) -> None:
+        """Take a domain's redirections away again."""
+
+    def wrong(self, redirections: Sequence[Redirection]) -> list[str]:
+        """Ask our front as a visitor would, whatever the DNS says; return a French sentence for each wrong answer."""
 
 
 class Registry(Protocol):

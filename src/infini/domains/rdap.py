@@ -14,6 +14,7 @@ from infini.domains.caller import Caller, CallError, host_names, moment
 from infini.domains.observed import RdapFacts
 from infini.domains.ports import Clock
 from infini.domains.zone import ascii_name
+from infini.phrase import Phrase
 
 IANA = "https://data.iana.org/rdap/dns.json"
 
@@ -61,10 +62,10 @@ class Rdap:
             answer = self._caller.read(f"{self._server(name)}/domain/{quote(name)}", accept="application/rdap+json")
         except CallError as error:
             if error.status == httpx.codes.NOT_FOUND:
-                raise CallError(f"The registry knows no domain {name}", status=404) from None
+                raise CallError(Phrase("The registry knows no domain {domain}", domain=name), status=404) from None
             raise
         if not isinstance(answer.data, Mapping):
-            raise CallError(f"The registry's answer about {name} is no RDAP", retry=True)
+            raise CallError(Phrase("The registry's answer about {domain} is no RDAP", domain=name), retry=True)
         return _facts(name, answer.data)
 
     def close(self) -> None:
@@ -78,7 +79,13 @@ class Rdap:
             self._bootstrap = bootstrap_of(self._caller.read(IANA).data)
         tld = name.rpartition(".")[2]
         if tld not in self._bootstrap:
-            raise CallError(f"No RDAP server is known for .{tld}: look {name} up in the registry's own whois")
+            raise CallError(
+                Phrase(
+                    "No RDAP server is known for .{tld}: look {domain} up in the registry's own whois",
+                    tld=tld,
+                    domain=name,
+                )
+            )
         return self._bootstrap[tld].rstrip("/")
 
 

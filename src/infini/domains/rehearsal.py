@@ -22,12 +22,12 @@ from infini.domains.archetypes import Archetype, load
 from infini.domains.by_hand import HandLosing
 from infini.domains.events import Event, LocalStore
 from infini.domains.gandi import Gandi
-from infini.domains.move import Move
+from infini.domains.move import CodeVault, Move
 from infini.domains.netim import Netim
-from infini.domains.observed import Delegation, Difference, DomainFacts, Parity, ServerAnswer, Tally
+from infini.domains.observed import Delegation, Difference, DomainFacts, Parity, Redirection, ServerAnswer, Tally
 from infini.domains.ovh import Ovh
 from infini.domains.plan import Options
-from infini.domains.ports import Gaining, Losing
+from infini.domains.ports import Dns, Gaining, Losing, Target
 from infini.domains.rdap import Rdap
 from infini.domains.registries import rule_for
 from infini.domains.secrets import AuthCode, AuthCodes, LocalFolder, Secret
@@ -37,14 +37,13 @@ from infini.domains.simulator.clock import VirtualClock
 from infini.domains.simulator.face import Face, Request
 from infini.domains.simulator.gandi import zone_text
 from infini.domains.simulator.serve import TOKEN, Simulation
-from infini.domains.simulator.world import UnknownDomainError, World
+from infini.domains.simulator.world import OUR_NAMESERVERS, UnknownDomainError, World
 from infini.domains.states import LOW_TTL
 from infini.domains.waves import Switched, Waves, last_switch
-from infini.domains.wiring import CodeVault
 from infini.domains.zone import Key, Rrset, Zone
 from infini.errors import RefusedError
+from infini.phrase import Phrase
 
-NAMESERVERS = ("ns1.infini.test", "ns2.infini.test")
 ADDRESSES = ("192.0.2.10", "2001:db8::10")
 MEMBER_TOKEN = "sim-pat-membre"  # noqa: S105  opens nothing but this simulator
 VOLUNTEER = "le bénévole de la répétition"
@@ -99,7 +98,9 @@ class WorldDns:
             f"{rrset.name}/{rrset.type}": zone.rrsets[rrset.key].ttl for rrset in rrsets if rrset.key in zone.rrsets
         }
         serial = None if old else int(f"{self._world.now():%Y%m%d}01")
-        return ServerAnswer(server, server, True, serial, old and self._world.old_signed(name), ttls)
+        signed = old and self._world.old_signed(name)
+        key_ttl = self._world.quirks.key_ttl if signed else 0
+        return ServerAnswer(server, server, True, serial, signed, ttls, key_ttl=key_ttl)
 
     def parity(
         self, old: Zone, new: Zone, old_servers: Sequence[str], new_servers: Sequence[str], sha256: str
@@ -113,15 +114,15 @@ class WorldDns:
         asked, same, expected, unexpected = _compared(old, new, live, ours)
         spoiled = Zone(ours.name, {**ours.rrsets, ("canary", "TXT"): Rrset("canary", "TXT", 300, ('"wrong"',))})
         caught = len(_compared(old, new, live, spoiled)[3]) > len(unexpected)
-        servers = len(old_servers) + len(new_servers)
+        places = [f"{server} {transport}" for server in new_servers for transport in ("UDP", "TCP")]
         return Parity(
             new.name,
             self._world.now(),
             sha256,
-            asked * servers * 2,
-            same * servers * 2,
-            tuple(expected),
-            tuple(unexpected),
+            asked * (len(old_servers) * 2 + len(places)),
+            same * len(places),
+            tuple(replace(difference, server=place) for difference in expected for place in places),
+            tuple(replace(difference, server=place) for difference in unexpected for place in places),
             caught,
         )
 
@@ -147,11 +148,18 @@ def _compared(old: Zone, new: Zone, live: Zone, ours: Zone) -> tuple[int, int, l
         difference = Difference(*key, "", str(says or ""), str(said or ""))
         if said != will or drifted:
             unexpected.append(difference)
-        elif was == will:
+        elif says == said:
             same += 1
         else:
-            expected.append(replace(difference, rule="plan"))
+            expected.append(replace(difference, rule=_rule(says, said, key[0] in unread)))
     return len(keys), same, expected, unexpected
+
+
+def _rule(old: Rrset | None, new: Rrset | None, unread: bool) -> str:
+    """Return why an answer was foretold to differ, as the real comparison names it."""
+    if unread:
+        return "unreadable-record"
+    return "ttl" if old and new and replace(old, ttl=new.ttl) == new else "plan"
 
 
 def _lowered(live: Rrset | None, exported: Rrset | None) -> bool:
@@ -165,7 +173,7 @@ class WorldTarget:
     """The simulated new servers. Implements `ports.Target`."""
 
     name = "les serveurs de la répétition"
-    nameservers: tuple[str, ...] = NAMESERVERS
+    nameservers: tuple[str, ...] = OUR_NAMESERVERS
     minimum_ttl = 0
 
     def __init__(self, rehearsal: Rehearsal) -> None:
@@ -178,6 +186,27 @@ class WorldTarget:
     def remove(self, name: str) -> None:
         """Serve it no more."""
         self._rehearsal.do("withdraw", name=name)
+
+
+class WorldWeb:
+    """The simulated front. Implements `ports.Web`."""
+
+    def __init__(self, rehearsal: Rehearsal) -> None:
+        self._rehearsal = rehearsal
+
+    def provision(self, domain: str, redirections: Sequence[Redirection]) -> None:
+        """Answer these redirections."""
+        if list(redirections) != self._rehearsal.redirected.get(domain, []):
+            self._rehearsal.do("redirect", name=domain, redirections=[asdict(one) for one in redirections])
+
+    def remove(self, domain: str) -> None:
+        """Answer them no more."""
+        self.provision(domain, ())
+
+    def wrong(self, redirections: Sequence[Redirection]) -> list[str]:
+        """Return a sentence for each redirection that is not answered so."""
+        answered = [one for each in self._rehearsal.redirected.values() for one in each]
+        return [f"Le site simulé ne redirige pas {one}." for one in redirections if one not in answered]
 
 
 def _plain(zone: Zone) -> dict[str, Any]:
@@ -256,18 +285,26 @@ class RememberingWaves(Waves):
 class Rehearsal:
     """A world with its domains (`cast`), the doors to it, and a folder for events when one is given.
 
-    `seed` decides the simulated codes and the random faults.
+    `seed` decides the simulated codes and the random faults of a world that is made here.
     """
 
-    def __init__(self, cast: Sequence[Archetype], folder: Path, *, seed: int = 0, script: bool = False) -> None:
+    def __init__(
+        self,
+        cast: Sequence[Archetype],
+        folder: Path,
+        *,
+        seed: int = 0,
+        script: bool = False,
+        world: World | None = None,
+    ) -> None:
         self.cast = {one.domain: one for one in cast}
         self.folder, self.seed = folder, seed
         self._script = folder / SCRIPT if script else None
         self._replaying = False
         self._token = TOKEN
         self._moves: dict[tuple[str, str], Move] = {}
-        self.clock = VirtualClock()
-        self.world = World(self.clock, seed=seed)
+        self.world = world or World(VirtualClock(), seed=seed)
+        self.clock = self.world.clock
         self.simulation = Simulation(self.world)
         self.world.add_token(MEMBER_TOKEN, "membre")
         for host, addresses in _addresses(cast).items():
@@ -277,10 +314,13 @@ class Rehearsal:
         self.store = RememberingStore(folder / "events")
         self.waves = RememberingWaves(self.store)
         self.codes = OpenCodes(folder / CODES if script else None)
-        self.dns, self.target = WorldDns(self.world), WorldTarget(self)
+        self.dns: Dns = WorldDns(self.world)
+        self.target: Target = WorldTarget(self)
+        self.web = WorldWeb(self)
+        self.redirected: dict[str, list[Redirection]] = {}
         self.registry = Rdap(self.clock, base_url="http://rdap.sim", requests_per_second=5, transport=self._to("rdap"))
         self.losing = Gandi(lambda: self._token, self.clock, "http://gandi.sim", transport=self._to("gandi"))
-        self.by_hand = HandLosing(folder / "pasted", self.clock, self.registry, self.codes)
+        self.by_hand = HandLosing(self.store, self.clock, self.registry, self.codes)
         self.gaining: dict[str, Gaining] = {
             "ovh": Ovh(
                 ovh_face.APPLICATION_KEY,
@@ -305,7 +345,9 @@ class Rehearsal:
     def begin(cls, folder: Path, names: Sequence[str], seed: int = 0) -> Rehearsal:
         """Begin a rehearsal of one domain of each of these archetypes in a folder that is empty or not there yet."""
         if folder.exists() and any(folder.iterdir()):
-            raise RefusedError(f"{folder} is not empty: name another folder, or go on with --rehearsal {folder}")
+            raise RefusedError(
+                Phrase("{folder} is not empty: name another folder, or go on with --rehearsal {folder}", folder=folder)
+            )
         cast = [load(name) for name in names]
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / CAST).write_text(json.dumps({"archetypes": list(names), "seed": seed}), encoding="utf-8")
@@ -323,7 +365,10 @@ class Rehearsal:
             cast = json.loads((folder / CAST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise RefusedError(
-                f"{folder} holds no rehearsal: begin one with `./infini domains rehearse --keep {folder}`"
+                Phrase(
+                    "{folder} holds no rehearsal: begin one with `./infini domains rehearse --keep {folder}`",
+                    folder=folder,
+                )
             ) from None
         made = cls([load(name) for name in cast["archetypes"]], folder, seed=cast["seed"], script=True)
         made._replay()  # noqa: SLF001, RUF100  our own
@@ -347,8 +392,10 @@ class Rehearsal:
         if what == "request":
             request = Request(data["method"], data["target"], data["headers"], data["body"].encode(), data["url"])
             self.simulation.faces[data["face"]].answer(request)
+        elif what == "redirect":
+            self.redirected[data["name"]] = [Redirection(**row) for row in data["redirections"]]
         elif what == "publish":
-            world.publish(_zone(data["zone"]), NAMESERVERS)
+            world.publish(_zone(data["zone"]), OUR_NAMESERVERS)
         elif what == "withdraw":
             world.withdraw(data["name"])
         elif what == "mail-copied":
@@ -426,7 +473,8 @@ class Rehearsal:
         """Give the move of a domain, reached as its access level says."""
         one = self.cast.get(domain)
         if one is None:
-            raise RefusedError(f"{domain} is not in this rehearsal: it has {', '.join(sorted(self.cast))}")
+            known = ", ".join(sorted(self.cast))
+            raise RefusedError(Phrase("{domain} is not in this rehearsal: it has {known}", domain=domain, known=known))
         self._token = MEMBER_TOKEN if one.level == "B" else TOKEN
         yield self.move(domain)
 
@@ -452,6 +500,7 @@ class Rehearsal:
             one.level,
             who,
             vault=CodeVault(self.codes),
+            web=self.web,
             waves=self.waves,
         )
 
@@ -491,7 +540,7 @@ class Rehearsal:
         elif action == "remove-ds":
             self._click("set_dnskeys", domain, [])
         elif action == "switch":
-            self._click("set_nameservers", domain, list(NAMESERVERS))
+            self._click("set_nameservers", domain, list(OUR_NAMESERVERS))
         elif action == "unlock":
             self._click("set_lock", domain, False)
         elif action == "reset-code":
@@ -500,9 +549,14 @@ class Rehearsal:
     def _click(self, action: str, *arguments: Any) -> None:
         self.do("click", action=action, arguments=list(arguments))
 
+    def spoken_code(self, domain: str) -> str | None:
+        """Return the auth code that the member can read to a volunteer: what Gandi shows, unless we have it already."""
+        code, held = self.world.auth_code(domain), self.codes.get(domain)
+        return code if held is None or held.code.reveal() != code else None
+
     def hand_over_code(self, domain: str) -> bool:
-        """Let the member read the auth code to a volunteer; return whether Gandi showed one."""
-        code = self.world.auth_code(domain)
+        """Let the member read the auth code to a volunteer; return whether Gandi showed one that we had not."""
+        code = self.spoken_code(domain)
         if code:
             self.codes.put(domain, code, self.world.domain(domain).code_expires)
         return code is not None
@@ -520,7 +574,7 @@ def options(one: Archetype) -> Options:
     """Return what people decided beforehand, and what our side is like."""
     return Options(
         mail_mode=one.decisions.mail,
-        our_nameservers=NAMESERVERS,
+        our_nameservers=OUR_NAMESERVERS,
         redirections=dict.fromkeys(one.decisions.redirections, True),
         alias_addresses=one.decisions.alias_addresses,
         web_addresses=ADDRESSES,

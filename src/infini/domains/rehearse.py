@@ -11,6 +11,7 @@ import heapq
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,11 +19,15 @@ from typing import Any
 
 from infini.domains import archetypes, board
 from infini.domains.archetypes import Archetype
+from infini.domains.board import Row
+from infini.domains.hints import Hint, code, consent, mail_copied, on
 from infini.domains.move import Move, Step
+from infini.domains.ports import ByHandError, WorldError
 from infini.domains.rehearsal import Rehearsal
 from infini.domains.simulator.clock import START
 from infini.domains.simulator.faults import KINDS
-from infini.domains.states import State, legal
+from infini.domains.states import State, Verdict, judge, legal
+from infini.phrase import Phrase
 
 PATIENCE = 12
 """How often people try to mend one block before they leave it."""
@@ -31,6 +36,16 @@ CHANCE = 0.02
 """The chance of a fault at each call, when every fault is on."""
 MOST_A_SECOND = 5
 """Requests that Gandi may be asked in a second."""
+STRIDE = timedelta(hours=1)
+"""How long until the next look when nothing says when one is worth it."""
+CODES = ("hold-code", "reset-code")
+"""What ends with a code that the member reads to a volunteer."""
+LONGEST, BLINK = timedelta(days=60), timedelta(seconds=1)
+"""How long nothing may happen, and the least that passes between two looks."""
+MESSAGES = 12
+"""How many messages every mailbox of a rehearsal holds."""
+HOLDER, PAYER = "Camille", "association"
+"""Who answers in a rehearsal by hand."""
 
 
 @dataclass
@@ -59,7 +74,7 @@ class People:
         if step.code == one.blocked:
             return None
         if step.code == "by-hand":
-            return self._by_hand(one, move)
+            return self._by_hand(one, step.verdict.action)
         self.tried[one.domain, step.code] += 1
         if self.tried[one.domain, step.code] > PATIENCE:
             return None
@@ -73,7 +88,7 @@ class People:
         """Return the decisions that answer a block; what nobody knows better is tried again."""
         if step.code == "mail-not-copied":
             self.rehearsal.do("mail-copied", name=one.domain)
-            return [("mail-copied", {"address": box, "before": 12, "after": 12}) for box in one.mailboxes]
+            return [("mail-copied", {"address": box, "before": MESSAGES, "after": MESSAGES}) for box in one.mailboxes]
         if step.code in ("no-quote", "price-unconfirmed"):
             quote = move.memory().quote
             return [("price", {"euros": quote.price if quote and quote.price is not None else 15})]
@@ -85,13 +100,11 @@ class People:
             return [("waiver", {"subject": "zone-drifted", "reason": "vu avec le membre, la zone est relue"})]
         return [("retry", {})]
 
-    def _by_hand(self, one: Archetype, move: Move) -> timedelta | None:
-        asked = [event.data["action"] for event in move.store.read(one.domain) if event.kind == "by-hand"]
-        action = asked[-1] if asked else "look"
+    def _by_hand(self, one: Archetype, action: str) -> timedelta | None:
         self.tried[one.domain, action] += 1
         if self.tried[one.domain, action] > PATIENCE * 3:
             return None
-        if action != "hold-code" or not self.rehearsal.hand_over_code(one.domain):
+        if action not in CODES or not self.rehearsal.hand_over_code(one.domain):
             self.rehearsal.click(one.domain, action)
             self.rehearsal.paste(one.domain)
         return timedelta(hours=6)
@@ -152,8 +165,6 @@ class Fleet:
             if step.blocked:
                 took = self.people.react(one, move, step)
                 return clock.now() + took if took else None
-            if one.level == "C" and step.state == State.UNLOCKED:
-                self.rehearsal.hand_over_code(name)
             return max(step.waiting_until or clock.now(), clock.now() + timedelta(seconds=1))
 
 
@@ -176,39 +187,114 @@ def rehearse(domains: int, seed: int = 0, faults: bool = False, keep: Path | Non
     return {**answer, "seconds": round(time.monotonic() - started, 1)}
 
 
-def let_others_act(rehearsal: Rehearsal) -> list[str]:
-    """Let members do what they were asked, or else time pass until the next wait is over; return French sentences.
+@dataclass
+class Interlude:
+    """What others did in a rehearsal by hand, how long it took, and what the volunteer types after it."""
+
+    happened: list[Phrase] = field(default_factory=list)
+    passed: timedelta = timedelta()
+    hints: list[Hint] = field(default_factory=list)
+
+
+def let_others_act(rehearsal: Rehearsal) -> Interlude:
+    """Let members do what they were asked, and time pass until something can be done again.
 
     This is for a rehearsal by hand: whoever types plays the volunteer, and everybody else is played here.
     """
-    happened = []
-    waits = []
-    for name, one in rehearsal.cast.items():
-        seen = board.kept(rehearsal.store, name)
-        if seen is None or seen.over:
+    began, found, watched = rehearsal.clock.now(), Interlude(), dict[str, Verdict]()
+    for name in rehearsal.cast:
+        seen, verdict = board.kept(rehearsal.store, name), _outlook(rehearsal, name)
+        if seen is None or seen.over or verdict is None:
             continue
-        if seen.code == "by-hand":
-            happened.append(_member_acts(rehearsal, one))
-        elif seen.code == "consent-missing":
-            happened.append(f"{name} : le titulaire répond « oui, allez-y, l'association paie ». À vous de le noter.")
-        elif one.level == "C" and seen.state == State.UNLOCKED and rehearsal.hand_over_code(name):
-            happened.append(f"{name} : le membre vous donne le code de transfert, vous le mettez au coffre.")
-            rehearsal.jump(max(seen.waiting_until or rehearsal.clock.now(), rehearsal.clock.now()))
-        elif seen.waiting_until:
-            waits.append(seen.waiting_until)
-    if waits and not happened:
-        rehearsal.jump(min(waits))
-        happened.append("Le temps passe.")
-    return happened or ["Personne d'autre n'a rien à faire : c'est à vous."]
+        if verdict.code == "consent-missing":
+            answer = Phrase(
+                "{domain}: {holder}, its holder, answers “yes, the association pays”.", domain=name, holder=HOLDER
+            )
+            found.happened.append(answer)
+            found.hints.append(consent(name, f"by={HOLDER}", f"date={began:%Y-%m-%d}", f"payer={PAYER}"))
+        elif verdict.code == "mail-not-copied":
+            _mail_is_copied(rehearsal, name, found)
+        elif verdict.side == State.WAITING or (
+            seen.code == "by-hand" and _member_acts(rehearsal, seen, verdict, found)
+        ):
+            watched[name] = verdict
+    if watched and not found.hints:
+        changed = _wait(rehearsal, watched)
+        found.passed = rehearsal.clock.now() - began
+        for name in changed:
+            row = board.kept(rehearsal.store, name)
+            if row and not _code_is_read(rehearsal, row, found):
+                found.hints.append(on(row))
+    return found
 
 
-def _member_acts(rehearsal: Rehearsal, one: Archetype) -> str:
-    asked = [event.data["action"] for event in rehearsal.store.read(one.domain) if event.kind == "by-hand"]
-    action = asked[-1] if asked else "look"
-    rehearsal.click(one.domain, action)
-    rehearsal.jump(rehearsal.clock.now() + timedelta(hours=6))
-    rehearsal.paste(one.domain)
-    return f"{one.domain} : le membre a cliqué chez Gandi ({action}), et six heures ont passé."
+def _outlook(rehearsal: Rehearsal, name: str) -> Verdict | None:
+    """Return what could be done for a domain now, None when it cannot be seen; nothing is changed."""
+    with rehearsal.at(name) as move:
+        try:
+            return judge(move.evidence(deep=False))
+        except (WorldError, ByHandError):
+            return None
+
+
+def _mail_is_copied(rehearsal: Rehearsal, name: str, found: Interlude) -> None:
+    """Let the copy of every mailbox be made; whoever types writes down what was counted."""
+    rehearsal.do("mail-copied", name=name)
+    found.happened.append(
+        Phrase(
+            "{domain}: the mailboxes are copied; each had {count} messages, and has as many now.",
+            domain=name,
+            count=MESSAGES,
+        )
+    )
+    with rehearsal.at(name) as move:
+        found.hints += mail_copied(move, f"before={MESSAGES}", f"after={MESSAGES}")
+
+
+def _member_acts(rehearsal: Rehearsal, seen: Row, verdict: Verdict, found: Interlude) -> bool:
+    """Let a member do what they were asked; return whether it takes time until it shows."""
+    if seen.action != verdict.action or _code_is_read(rehearsal, seen, found):
+        return False
+    if seen.action == "hold-code" and rehearsal.world.auth_code(seen.domain):
+        return False  # the code is in the vault already
+    rehearsal.click(seen.domain, "reset-code" if seen.action in CODES else seen.action)
+    found.happened.append(Phrase("{domain}: the member has done at Gandi what they were asked.", domain=seen.domain))
+    return True
+
+
+def _code_is_read(rehearsal: Rehearsal, seen: Row, found: Interlude) -> bool:
+    """Let the member read a new transfer code over the telephone, if that is what is waited for."""
+    spoken = rehearsal.spoken_code(seen.domain) if seen.action in CODES else None
+    if spoken:
+        read = Phrase("{domain}: the member reads the transfer code to you: {code}", domain=seen.domain, code=spoken)
+        found.happened.append(read)
+        found.hints.append(code(seen.domain))
+    return bool(spoken)
+
+
+def _wait(rehearsal: Rehearsal, watched: Mapping[str, Verdict]) -> list[str]:
+    """Let time pass until there is news of one of these domains; return those of which there is."""
+    before, clock = dict(watched), rehearsal.clock
+    end = clock.now() + LONGEST
+    while clock.now() < end:
+        soon = clock.now() + STRIDE
+        rehearsal.jump(max(min(verdict.waiting_until or soon for verdict in before.values()), clock.now() + BLINK))
+        news = []
+        for name, verdict in before.items():
+            if verdict.side != State.WAITING:
+                rehearsal.paste(name)
+            now = _outlook(rehearsal, name) or verdict
+            before[name] = now
+            if _gist(now) != _gist(verdict) or (verdict.action == "reset-code" and rehearsal.spoken_code(name)):
+                news.append(name)
+        if news:
+            return news
+    return []
+
+
+def _gist(verdict: Verdict) -> tuple[object, ...]:
+    """Return a verdict without its dates."""
+    return verdict.state, verdict.side, verdict.code, verdict.action, verdict.reason
 
 
 def keep_board(rehearsal: Rehearsal) -> None:

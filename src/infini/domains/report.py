@@ -1,46 +1,58 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The proof of one move on one page (French): what was carried, what was compared, what was probed, when, and by whom.
+"""The proof of one move on one page: what was carried, what was compared, what was probed, when, and by whom.
 
-It claims what was looked at and nothing else, and says so.
+It claims what was looked at and nothing else, and says so. Every number says what it counts, and they add up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from infini.domains.board import STATES, TEMPLATES, Row, date, moment
+from infini.domains.board import MAIL, STATES, Row, known, pages
 from infini.domains.events import Event
+from infini.domains.move import Move
 from infini.domains.observed import Parity, Tally
 from infini.domains.states import State
+from infini.phrase import Phrase, said
 
 OUTCOMES: Mapping[str, str] = {
-    "identical": "repris à l'identique",
-    "rewritten": "repris et changés, avec la raison",
-    "dropped": "laissés exprès, avec la raison",
-    "blocked": "en attente d'une décision",
+    "identical": Phrase("carried as they are"),
+    "rewritten": Phrase("carried and changed, with the reason"),
+    "dropped": Phrase("left on purpose, with the reason"),
+    "blocked": Phrase("waiting for a decision"),
 }
-OUTCOME: Mapping[str, str] = {"rewritten": "repris et changé", "dropped": "laissé exprès", "blocked": "en attente"}
+OUTCOME: Mapping[str, str] = {
+    "rewritten": Phrase("carried and changed"),
+    "dropped": Phrase("left on purpose"),
+    "blocked": Phrase("waiting"),
+}
+FORETOLD: Mapping[str, str] = {
+    "plan": Phrase("changed as the plan foretells"),
+    "ttl": Phrase("with another lifetime (TTL) only, which we lowered at Gandi"),
+    "dnssec": Phrase("about Gandi's signing keys, which do not move"),
+    "unreadable-record": Phrase("in the place of a record that nobody can read"),
+}
+"""Why an answer may differ, by the rule that the comparison gives."""
 DECIDED: Mapping[str, str] = {
-    "consent": "accord du titulaire, payé par",
-    "withdraw-consent": "accord retiré",
-    "mail-mode": "courrier :",
-    "waiver": "accepté :",
-    "price": "prix accepté, en euros :",
-    "mail-copied": "boîte copiée et comptée :",
-    "mail-abandoned": "boîte abandonnée :",
-    "services-checked": "services vérifiés",
-    "secured": "verrou vérifié",
-    "skip": "étape passée",
-    "retry": "nouvel essai",
-    "rollback": "retour en arrière demandé",
-    "resume": "reprise",
-    "abandon": "abandon",
+    "consent": Phrase("the holder agrees, paid by"),
+    "withdraw-consent": Phrase("agreement withdrawn"),
+    "mail-mode": Phrase("mail:"),
+    "waiver": Phrase("accepted:"),
+    "price": Phrase("price accepted, in euros:"),
+    "mail-copied": Phrase("mailbox copied and counted:"),
+    "mail-abandoned": Phrase("mailbox given up:"),
+    "services-checked": Phrase("services checked"),
+    "redirection": Phrase("a frame becomes an ordinary redirection:"),
+    "secured": Phrase("lock checked"),
+    "skip": Phrase("step skipped"),
+    "retry": Phrase("tried again"),
+    "rollback": Phrase("taking back asked for"),
+    "resume": Phrase("resumed"),
+    "abandon": Phrase("given up"),
 }
 
 
@@ -53,8 +65,30 @@ class Entered:
 
     @property
     def label(self) -> str:
-        """Return the state in French."""
-        return STATES[self.state]
+        """Return the state for people."""
+        return said(STATES[self.state])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison, counted in answers of the new servers; `expected` by rule. `questions` went to all servers."""
+
+    at: datetime
+    questions: int
+    identical: int
+    expected: Mapping[str, int]
+    unexpected: int
+
+    @classmethod
+    def of(cls, event: Event) -> Comparison:
+        """Return what an event of kind `parity` tells."""
+        data = event.data
+        return cls(event.at, data["queries"], data["identical"], data["expected"], data["unexpected_count"])
+
+    @property
+    def answers(self) -> int:
+        """Return how many answers were judged."""
+        return self.identical + sum(self.expected.values()) + self.unexpected
 
 
 @dataclass(frozen=True)
@@ -68,6 +102,13 @@ class Proof:
     parity: Parity | None = None
     tally: Tally | None = None
 
+    @classmethod
+    def of(cls, move: Move) -> Proof:
+        """Return what can be shown of a move now."""
+        plan, events, now = move.plan(), tuple(move.store.read(move.domain)), move.clock.now()
+        tally = move.dns.tally(move.domain)
+        return cls(known(move), events, now, plan.to_json() if plan else None, move.memory().parity, tally)
+
     @property
     def entered(self) -> list[Entered]:
         """Return the states in the order they were entered."""
@@ -77,9 +118,9 @@ class Proof:
         ]
 
     @property
-    def comparisons(self) -> list[Event]:
+    def comparisons(self) -> list[Comparison]:
         """Return the comparisons of old and new servers, oldest first."""
-        return [event for event in self.events if event.kind == "parity"]
+        return [Comparison.of(event) for event in self.events if event.kind == "parity"]
 
     @property
     def decisions(self) -> list[Event]:
@@ -93,6 +134,12 @@ class Proof:
         return plan is not None and plan["balanced"] and plan["seen"] == sum(plan[key] for key in OUTCOMES)
 
     @property
+    def addition(self) -> str:
+        """Return how the outcomes add up to what was read, written out."""
+        plan = self.plan or {}
+        return " + ".join(str(plan[key]) for key in OUTCOMES if plan.get(key)) + f" = {plan.get('seen', 0)}"
+
+    @property
     def changed(self) -> Sequence[Mapping[str, Any]]:
         """Return the records that were not carried as they were."""
         outcomes: Sequence[Mapping[str, Any]] = (self.plan or {}).get("outcomes", ())
@@ -100,27 +147,64 @@ class Proof:
 
     @property
     def clean(self) -> bool:
-        """Return whether everything that was to be proven is: accounted, compared, probed without a failure."""
-        compared = self.parity is not None and self.parity.ok
-        probed = self.tally is not None and self.tally.total > 0 and not self.tally.failed
-        return self.accounted and compared and probed
+        """Return whether the move is over and everything that was to be proven is."""
+        return not self.missing
+
+    @property
+    def missing(self) -> list[str]:
+        """Return, for people, what the proof still lacks."""
+        return [said(phrase) for phrase in (*self._unfinished(), *self._unread(), *self._unseen())]
+
+    def _unfinished(self) -> Iterator[Phrase]:
+        row = self.row
+        if row.side == State.ABANDONED:
+            yield Phrase("the move was given up")
+        elif row.going_back:
+            yield Phrase("somebody asked that the move be taken back")
+        elif row.state != State.DONE:
+            yield Phrase("the move is not over: {state}", state=row.label)
+
+    def _unread(self) -> Iterator[Phrase]:
+        parity = self.parity
+        if self.plan is None:
+            yield Phrase("the records have not been read yet")
+        elif not self.accounted:
+            yield Phrase("the records do not add up")
+        if parity is None or not parity.queries:
+            yield Phrase("the answers of the old and new servers have not been compared yet")
+        elif parity.unexpected:
+            yield Phrase("the last comparison found differences that nothing foretells")
+        elif not parity.canary_caught:
+            yield Phrase("the last comparison did not see the error that was made on purpose")
+
+    def _unseen(self) -> Iterator[Phrase]:
+        if self.tally is None or not self.tally.total:
+            yield Phrase("the probe has not looked yet")
+        elif self.tally.failed:
+            yield Phrase("the probe saw failures: {count}", count=self.tally.failed)
+        elif self.tally.unproven:
+            yield Phrase("the probe has seen no deliberate error yet at {what}", what=self.tally.unproven[0])
 
     def to_json(self) -> dict[str, Any]:
         """Return the proof as data for JSON."""
         parity, tally = self.parity, self.tally
+        last = self.comparisons[-1] if self.comparisons else None
         return {
             "ok": self.clean,
+            "missing": self.missing,
             "domain": self.row.domain,
             "state": str(self.row.state),
             "records": {key: self.plan[key] for key in ("seen", *OUTCOMES)} if self.plan else None,
             "accounted": self.accounted,
             "parity": parity
+            and last
             and {
                 "at": parity.at.isoformat(),
-                "queries": parity.queries,
-                "identical": parity.identical,
-                "expected": len(parity.expected),
-                "unexpected": len(parity.unexpected),
+                "queries": last.questions,
+                "answers": last.answers,
+                "identical": last.identical,
+                "expected": sum(last.expected.values()),
+                "unexpected": last.unexpected,
                 "canary_caught": parity.canary_caught,
             },
             "probe": tally
@@ -136,8 +220,5 @@ class Proof:
 
     def html(self) -> str:
         """Return the page; it needs nothing else and prints on a sheet."""
-        environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True)
-        environment.filters.update(date=date, moment=moment)
-        return environment.get_template("report.html.jinja").render(
-            proof=self, outcomes=OUTCOMES, outcome=OUTCOME, decided=DECIDED
-        )
+        words = {"outcomes": OUTCOMES, "outcome": OUTCOME, "foretold": FORETOLD, "decided": DECIDED, "mail": MAIL}
+        return pages().get_template("report.html.jinja").render(proof=self, **words)

@@ -94,7 +94,8 @@ class Rule:
 class World:
     """What the rules may look at beside the entry itself. `redirections`: relative name → kinds (`http301`, `cloak`…).
 
-    `dnames` are the names that hold a DNAME.
+    A frame that somebody agreed to replace is an ordinary redirection (`http302`) there. `dnames` are the names that
+    hold a DNAME.
     """
 
     zone: Zone
@@ -197,20 +198,6 @@ def covered(name: str, world: World) -> list[str]:
     ]
 
 
-def _undecided_frame(entry: Entry, world: World) -> bool:
-    decided = {host.rstrip(".").lower() for host, yes in world.options.redirections.items() if yes}
-    zone = world.zone.name
-    names = (
-        [entry.name]
-        if not entry.name.startswith("*")
-        else [host for host in world.redirections if covered(entry.name, world)]
-    )
-    return any(
-        "cloak" in world.redirections.get(name, ()) and (zone if name == "@" else f"{name}.{zone}") not in decided
-        for name in names
-    )
-
-
 def _alias(entry: Entry, world: World) -> tuple[str, ...]:
     known = {host.rstrip(".").lower(): addresses for host, addresses in world.options.alias_addresses.items()}
     return known.get(host_of(entry.values[0]), ()) if len(entry.values) == 1 else ()
@@ -254,7 +241,7 @@ CONDITIONS: Mapping[str, Callable[[Entry, World], bool]] = {
     "mail-host-known": lambda _entry, world: bool(world.options.mail_host),
     # Redirections set at Gandi for this very name (or below this wildcard).
     "no-redirection": lambda entry, world: not covered(entry.name, world),
-    "undecided-frame": _undecided_frame,
+    "undecided-frame": lambda entry, world: "cloak" in covered(entry.name, world),
     "web-address-known": lambda _entry, world: bool(world.options.web_addresses),
     "alias-known": lambda entry, world: bool(_alias(entry, world)),
     # The shape of the zone.

@@ -23,12 +23,13 @@ import yaml
 
 from infini.errors import RefusedError, UnreachableError
 from infini.hosts import Connection
+from infini.phrase import Phrase
 
 if TYPE_CHECKING:
     from ansible.parsing.vault import VaultLib
 
 MASK = "***"
-VAULT_MEND = "export ANSIBLE_VAULT_PASSWORD_FILE=FILE (a file of mode 0600), then run the command again"
+VAULT_MEND = Phrase("export ANSIBLE_VAULT_PASSWORD_FILE=FILE (a file of mode 0600), then run the command again")
 _SHORTEST = 4
 """A shorter value would mask innocent text; no registrar makes such codes."""
 
@@ -102,12 +103,15 @@ def from_terminal(what: str) -> Callable[[], str]:
         if not kept:
             if not sys.stdin.isatty():
                 raise RefusedError(
-                    f"{what} is typed at a terminal or read from the vault, and there is no terminal here: "
-                    "run the command in one"
+                    Phrase(
+                        "{what} is typed at a terminal or read from the vault, and there is no terminal here: "
+                        "run the command in one",
+                        what=what,
+                    )
                 )
             typed = getpass.getpass(f"{what}: ").strip()
             if not typed:
-                raise RefusedError(f"{what} is empty: copy it again from where it was made")
+                raise RefusedError(Phrase("{what} is empty: copy it again from where it was made", what=what))
             kept.append(Secret(typed))
         return kept[0]
 
@@ -152,7 +156,9 @@ def _decrypted(raw: bytes, where: str) -> str:
     try:
         text: bytes = _vault().decrypt(raw)
     except AnsibleError:
-        raise RefusedError(f"{where} does not open with this vault password: {VAULT_MEND}") from None
+        raise RefusedError(
+            Phrase("{where} does not open with this vault password: {mend}", where=where, mend=VAULT_MEND)
+        ) from None
     return bytes(text).decode()
 
 
@@ -165,12 +171,14 @@ def _vault() -> VaultLib:
 
     path = os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE")
     if not path:
-        raise RefusedError(f"No vault password is given, secrets can neither be read nor kept: {VAULT_MEND}")
+        raise RefusedError(
+            Phrase("No vault password is given, secrets can neither be read nor kept: {mend}", mend=VAULT_MEND)
+        )
     try:
         secret = get_file_vault_secret(filename=path, loader=DataLoader())
         secret.load()
     except AnsibleError:
-        raise RefusedError(f"The vault password file cannot be read: {VAULT_MEND}") from None
+        raise RefusedError(Phrase("The vault password file cannot be read: {mend}", mend=VAULT_MEND)) from None
     return VaultLib([("default", secret)])
 
 

@@ -27,6 +27,7 @@ from infini.domains.observed import (
     ServerAnswer,
     Tally,
     TransferOrder,
+    has_status,
 )
 from infini.domains.registries import RegistryRule
 
@@ -138,6 +139,7 @@ DECISIONS: Mapping[str, tuple[str, ...]] = {
     "mail-copied": ("address", "before", "after", "by"),
     "mail-abandoned": ("address", "reason", "by"),
     "services-checked": ("by",),
+    "redirection": ("host", "by"),
     "secured": ("by",),
     "skip": ("step", "by"),
     "retry": ("by",),
@@ -146,10 +148,8 @@ DECISIONS: Mapping[str, tuple[str, ...]] = {
     "abandon": ("reason", "by"),
 }
 """What humans decide, and the fields each decision must have."""
-PLACEHOLDERS = frozenset({"QUI", "AAAA-MM-JJ", "ADRESSE", "N", "PRIX", "POURQUOI", "NOM/TYPE", "CHOIX"})
-"""What stands in examples for what only a human knows: never a decision."""
 SKIPPABLE = frozenset({State.TTL_LOWERED, State.RESECURED})
-WAIVABLE = frozenset({"probe-failed", "probe-missing", "zone-drifted", "lock-missing"})
+WAIVABLE = frozenset({"probe-failed", "probe-missing", "redirections-unready", "zone-drifted", "lock-missing"})
 """Refusals of the machine itself that a named human may lift; all others are hard."""
 
 
@@ -185,9 +185,11 @@ class Evidence:
     """All that is known of a domain at one moment: what the world says now, and what the event file remembers.
 
     `content` is the hash of the exported data without TTLs, `fresh_content` the same of what stands at Gandi now
-    (empty when it was not read this time). `old_ttl`, `ds_ttl`, `ns_ttl` are seconds, the longest ever seen. `*_since`
-    is when an observation became true and stayed so. `problems` are what the plan and the audit block on. `code_tried`:
-    the code that is held was refused once. `slot`: when the wave lets this domain switch.
+    (empty when it was not read this time). `old_ttl`, `ds_ttl`, `key_ttl` (of the zone's DNSKEY) and `ns_ttl` (of the
+    parent's NS and the zone's own) are seconds, the longest ever seen. `*_since` is when an observation became true
+    and stayed so. `problems` are what the plan and the audit block on. `code_tried`: the code that is held was refused
+    once. `redirections_wrong`: what our front answers wrongly (in French), None when there are redirections and nobody
+    asked it. `slot`: when the wave lets this domain switch.
     """
 
     domain: str
@@ -223,10 +225,12 @@ class Evidence:
     provisioned_hash: str = ""
     parity: Parity | None = None
     parity_zone_hash: str = ""
+    redirections_wrong: tuple[str, ...] | None = ()
     ttls: Mapping[str, int] = field(default_factory=dict)
     # times
     old_ttl: int = 0
     ds_ttl: int = 0
+    key_ttl: int = 0
     ns_ttl: int = 0
     was_signed: bool = False
     ttls_low_since: datetime | None = None
@@ -374,10 +378,13 @@ def ds_absent(e: Evidence) -> bool:
 
 
 def ds_wait(e: Evidence) -> datetime | None:
-    """Return when no cache can have a DS left; None while a parent server still returns one."""
+    """Return when no resolver can expect signatures; None while a parent server still returns a DS.
+
+    A DS is kept for its TTL, and the keys that were validated with it for theirs from then on.
+    """
     if not e.ds_gone_since or not ds_absent(e):
         return None
-    return e.ds_gone_since + timedelta(seconds=e.ds_ttl * DS_MARGIN)
+    return e.ds_gone_since + timedelta(seconds=(e.ds_ttl + e.key_ttl) * DS_MARGIN)
 
 
 def insecure(e: Evidence) -> bool:
@@ -422,7 +429,7 @@ def settled(e: Evidence) -> bool:
 
 def services_ok(e: Evidence) -> bool:
     """Return whether mail and redirections were seen to work at the new host."""
-    return e.services_checked and not boxes_left(e)
+    return e.services_checked and not boxes_left(e) and not any(refuse_redirections(e))
 
 
 def boxes_left(e: Evidence) -> tuple[str, ...]:
@@ -460,8 +467,7 @@ def code_margin(e: Evidence) -> timedelta:
 
 
 def _status(rdap: RdapFacts | None, wanted: str) -> bool:
-    plain = wanted.replace(" ", "")
-    return rdap is not None and any(status.lower().replace(" ", "") == plain for status in rdap.statuses)
+    return rdap is not None and has_status(rdap.statuses, wanted)
 
 
 def order_alive(e: Evidence) -> bool:
@@ -472,6 +478,12 @@ def order_alive(e: Evidence) -> bool:
 def pending(e: Evidence) -> bool:
     """Return whether the registry or the gaining registrar says that the transfer is on its way."""
     return _status(e.rdap, "pending transfer") or (e.order is not None and e.order.stage in ("pending", "done"))
+
+
+def transfer_due(e: Evidence) -> datetime:
+    """Return when a transfer that nobody hurries is over: the registry's term, or what its registrar says if later."""
+    term = (e.ordered_at or e.now) + timedelta(days=e.rule.reserve_days if e.rule else 8)
+    return max(term, e.order.until) if e.order and e.order.until else term
 
 
 def registrar_changed(e: Evidence) -> bool:
@@ -652,12 +664,31 @@ def refuse_probe(e: Evidence) -> Iterator[Refusal]:
     """No switch, and no end of it, without a probe that looks all the time and sees no failure."""
     if e.tally is None:
         if "probe-missing" not in e.waived:
-            yield Refusal("probe-missing", f"Aucune sonde ne tourne : lancez `infini domains watch {e.domain}`.")
+            yield Refusal("probe-missing", "Aucune sonde ne tourne : lancez-la, et laissez-la tourner.")
     elif e.tally.failed and "probe-failed" not in e.waived:
         yield Refusal(
             "probe-failed",
             f"La sonde a vu {e.tally.failed} échec(s) sur {e.tally.total} : cherchez pourquoi avant de continuer.",
         )
+    elif e.tally.unproven and "probe-failed" not in e.waived:
+        yield Refusal(
+            "probe-unproven",
+            f"La sonde n'a pas encore vu d'erreur faite exprès ({e.tally.unproven[0]}) : laissez-la tourner.",
+            "tool",
+            e.now + timedelta(minutes=10),
+        )
+
+
+def refuse_redirections(e: Evidence) -> Iterator[Refusal]:
+    """No switch, and no end of it, while our front does not answer a redirection as Gandi does."""
+    if "redirections-unready" in e.waived:
+        return
+    if e.redirections_wrong is None:
+        yield Refusal(
+            "redirections-unready", "Des redirections sont à reprendre, et rien ne les a vérifiées chez nous."
+        )
+    elif e.redirections_wrong:
+        yield Refusal("redirections-unready", e.redirections_wrong[0])
 
 
 def refuse_gandi_dns(e: Evidence) -> Iterator[Refusal]:
@@ -811,7 +842,16 @@ INTERLOCKS: Mapping[str, tuple[Check, ...]] = {
     "parity": (),
     "lower-ttls": (*_CHANGE, refuse_drift),
     "remove-ds": (*_CHANGE, refuse_drift, refuse_answers),
-    "switch": (*_CHANGE, refuse_stale, refuse_drift, refuse_ds, refuse_answers, refuse_ttls, refuse_probe),
+    "switch": (
+        *_CHANGE,
+        refuse_stale,
+        refuse_drift,
+        refuse_ds,
+        refuse_answers,
+        refuse_ttls,
+        refuse_redirections,
+        refuse_probe,
+    ),
     "unlock": (refuse_past, *_LEAVE),
     "hold-code": (refuse_past, *_LEAVE),
     "reset-code": (refuse_past,),
@@ -997,6 +1037,8 @@ def _ds_removed(e: Evidence) -> Verdict:
 def _ns_switched(e: Evidence) -> Verdict:
     here = State.NS_SWITCHED
     for refusal in refuse_probe(e):
+        if refusal.until:
+            return _wait(e, here, refusal.says, refusal.until, refusal.who, refusal.code)
         return _block(here, refusal.code, refusal.says, refusal.who)
     until = settle_wait(e) or e.now
     return _wait(e, here, "Les caches oublient les anciens serveurs de noms.", until, "tool")
@@ -1010,6 +1052,8 @@ def _settled(e: Evidence) -> Verdict:
     if e.mail_mode == "gandi":
         says = "La zone est chez nous ; le courrier reste chez Gandi, donc le domaine aussi."
         return _block(State.SETTLED, "mail-at-gandi", says, "member")
+    for refusal in refuse_redirections(e):
+        return _block(State.SETTLED, refusal.code, refusal.says, refusal.who)
     says = "Vérifiez courrier, sites, redirections et certificats depuis les nouveaux serveurs, puis notez-le."
     return _block(State.SETTLED, "services-unchecked", says, "volunteer")
 
@@ -1077,9 +1121,7 @@ def _refused_order(e: Evidence, order: TransferOrder) -> Verdict:
 
 def _ordered(e: Evidence) -> Verdict:
     here = position(e)
-    started = e.ordered_at or e.now
-    days = e.rule.reserve_days if e.rule else 8
-    due = (e.order.until if e.order else None) or started + timedelta(days=days)
+    due = transfer_due(e)
     if e.now > due + timedelta(days=5):
         says = f"Le transfert aurait dû finir le {due:%d/%m/%Y} : demandez au nouveau bureau d'enregistrement."
         return _block(here, "transfer-late", says, "registry")

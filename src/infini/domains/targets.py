@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,8 +28,12 @@ import dns.tsig
 import dns.tsigkeyring
 import dns.update
 import httpx
+import yaml
 
+from hosting import probes
+from hosting.probes import Trust
 from infini.domains.compare import changes
+from infini.domains.observed import Redirection
 from infini.domains.ports import ByHandError, Clock, WorldError
 from infini.domains.reading import Tsig, from_axfr
 from infini.domains.writing import Soa, next_serial, to_text
@@ -38,6 +42,12 @@ from infini.errors import InfiniError, RefusedError, UnreachableError
 
 _SERIAL = re.compile(r"(\bIN SOA \S+ \S+ )(\d+)")
 _APEX = (("@", "NS"), ("@", "SOA"))
+_REDIRECTIONS = """\
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# The redirections of {domain}, as they were at Gandi: written by `infini domains`, read by the inventory.
+"""
 
 
 def _utc() -> datetime:
@@ -194,6 +204,107 @@ class Rfc2136:
             ) from error
         if said.rcode():
             raise WorldError(f"{self.server} refuses the update of {name}: {dns.rcode.to_text(said.rcode())}")
+
+
+@dataclass
+class RedirectionFiles:
+    """Our web front (`ports.Web`): for each domain a file in a folder, which the inventory reads (role `sites`).
+
+    `publish` has the platform read the folder. `addresses` are those at which visitors reach the front.
+    """
+
+    folder: Path
+    addresses: tuple[str, ...]
+    publish: Callable[[], None]
+    trust: Trust = field(default_factory=Trust)
+    http_port: int = 80
+    https_port: int = 443
+
+    def _path(self, domain: str) -> Path:
+        if "/" in domain or domain.startswith("."):
+            raise RefusedError(f"“{domain}” cannot be the name of a file")
+        return self.folder / f"{domain}.yml"
+
+    def provision(self, domain: str, redirections: Sequence[Redirection]) -> None:
+        """Write the domain's file and have the platform serve it; without redirections no file stands."""
+        path = self._path(domain)
+        if not redirections:
+            self.remove(domain)
+            return
+        standing = path.read_text(encoding="utf-8") if path.exists() else ""
+        kept = {str(row["name"]) for row in yaml.safe_load(standing) or () if row["redirect"].get("keep_path")}
+        text = _REDIRECTIONS.format(domain=domain) + yaml.safe_dump(
+            [self._entry(one, kept) for one in sorted(redirections, key=str)], sort_keys=False, allow_unicode=True
+        )
+        if standing != text:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(path, text)
+        self.publish()  # also what stands may not be served yet
+
+    def remove(self, domain: str) -> None:
+        """Take the domain's file away, if there is one, and have that known."""
+        path = self._path(domain)
+        if path.exists():
+            path.unlink()
+            self.publish()
+
+    def _entry(self, one: Redirection, kept: Collection[str]) -> dict[str, Any]:
+        keeps = self._keeps_path(one)
+        redirect: dict[str, Any] = {"to": one.to, "code": one.code}
+        if one.host in kept if keeps is None else keeps:
+            redirect["keep_path"] = True
+        return {"name": one.host, "redirect": redirect}
+
+    def _keeps_path(self, one: Redirection) -> bool | None:
+        """Measure whether what answers today adds the visitor's path to the target; None when nothing answers so."""
+        path = "/infini/essai"
+        scheme = "https" if one.protocol == "httpsonly" else "http"
+        try:
+            said = httpx.get(f"{scheme}://{one.host}{self._port(scheme)}{path}", timeout=10)
+        except (httpx.HTTPError, OSError):
+            return None
+        location = said.headers.get("location", "")
+        return {one.to: False, one.to.rstrip("/") + path: True}.get(location)
+
+    def wrong(self, redirections: Sequence[Redirection]) -> list[str]:
+        """Ask the front at its own addresses, by plain HTTP and, where visitors used it before, by HTTPS."""
+        if not self.addresses:
+            return [f"L'adresse de notre front n'est pas connue : donnez-la (`web_addresses`) pour {redirections[0]}."]
+        return [
+            sentence
+            for one in redirections
+            for scheme in (("http",) if one.protocol == "http" else ("http", "https"))
+            for sentence in self._wrong(one, scheme)
+        ]
+
+    def _wrong(self, one: Redirection, scheme: str) -> list[str]:
+        found: list[str] = []
+        lost: list[str] = []
+        for address in self.addresses:
+            try:
+                said = probes.get(address, f"{scheme}://{one.host}{self._port(scheme)}/", self.trust)
+            except probes.Unreached as problem:
+                (lost if problem.reason == "no_route" else found).append(self._unreached(one, scheme, address, problem))
+                continue
+            location = said.headers.get("location", "")
+            if said.status != one.code or location.rstrip("/") != one.to.rstrip("/"):
+                answer = f"{said.status} {location}".strip()
+                found.append(f"La redirection {one} n'est pas en place : {address} répond « {answer} » en {scheme}.")
+        # An address family that this machine has no route for proves nothing, as long as there is another.
+        return found or (lost if len(lost) == len(self.addresses) else [])
+
+    def _unreached(self, one: Redirection, scheme: str, address: str, problem: probes.Unreached) -> str:
+        if scheme == "http" or problem.reason in ("no_route", "timeout", "refused"):
+            return f"La redirection {one} n'est pas en place : {address} ne répond pas en {scheme} ({problem.reason})."
+        to = " et ".join(self.addresses)
+        return (
+            f"{one.host} n'a pas encore de certificat chez nous : chez Gandi, faites mener ce nom à {to} (A, AAAA), "
+            "puis « certificates renew --now » sur la machine web. En attendant, la redirection marche en HTTP."
+        )
+
+    def _port(self, scheme: str) -> str:
+        port, usual = {"http": (self.http_port, 80), "https": (self.https_port, 443)}[scheme]
+        return "" if port == usual else f":{port}"
 
 
 class OvhCalls(Protocol):

@@ -13,6 +13,7 @@ from infini.domains.events import Event, Store
 from infini.domains.ports import WorldError
 from infini.domains.states import RANK, State
 from infini.errors import RefusedError
+from infini.phrase import Phrase
 
 DAY = timedelta(days=1)
 FLEET = "_fleet"
@@ -91,7 +92,8 @@ class Waves:
         try:
             with self._store.lock(FLEET, who):
                 if self.slot(domain, now) > now:
-                    raise WorldError("The day's switches have just been used up by somebody else", retry=True)
+                    raise WorldError(Phrase("The day's switches have just been used up by somebody else"), retry=True)
                 yield
         except RefusedError as error:
-            raise WorldError(f"Somebody else is switching a domain: {error}", retry=True) from error
+            busy = Phrase("Somebody else is switching a domain: {error}", error=error.args[0])
+            raise WorldError(busy, retry=True) from error

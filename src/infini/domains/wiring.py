@@ -10,44 +10,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infini import ROOT, STATE
+from hosting.probes import Trust
+from infini import ROOT
 from infini.domains.by_hand import HandGaining, HandLosing
 from infini.domains.dns import LiveDns
 from infini.domains.doors import WallClock, resolvers
 from infini.domains.events import SshStore, Store
 from infini.domains.gandi import Gandi
-from infini.domains.move import Move
+from infini.domains.move import CodeVault, Move
 from infini.domains.netim import Netim
 from infini.domains.observed import DomainFacts, Level
 from infini.domains.ovh import Ovh
 from infini.domains.plan import Options
 from infini.domains.ports import Gaining, Losing
-from infini.domains.probe import Check, DnsCheck
+from infini.domains.probe import Check, answering, checks_of, first_answers
 from infini.domains.rdap import Rdap
 from infini.domains.secrets import AuthCodes, Secret, SshFolder, from_terminal
-from infini.domains.targets import ZoneFiles
+from infini.domains.targets import RedirectionFiles, ZoneFiles
 from infini.domains.waves import Waves
 from infini.errors import RefusedError
 from infini.hosts import Inventory
 
 GROUP = "control"
 EVENTS = "/var/lib/infini/domains"
-
-
-class CodeVault:
-    """Auth codes as a move wants them (`move.Vault`)."""
-
-    def __init__(self, codes: AuthCodes) -> None:
-        self._codes = codes
-
-    def put(self, domain: str, code: str, expires: Any) -> None:
-        """Keep a domain's code in place of the one before."""
-        self._codes.put(domain, code, expires)
-
-    def get(self, domain: str) -> str | None:
-        """Return a domain's code, None when there is none."""
-        kept = self._codes.get(domain)
-        return kept.code if kept else None
 
 
 class RealStage:
@@ -100,7 +85,7 @@ class RealStage:
 
     def _open(self, level: Level, domain: str) -> Losing:
         if level == "C":
-            return HandLosing(STATE / "pasted", self.clock, self.registry, self.codes)
+            return self._pasted()
         if level == "B":
             return Gandi(from_terminal(f"Jeton Gandi du membre, pour {domain}"), self.clock)
         token = self._secret("gandi_token", "Jeton Gandi")
@@ -125,25 +110,31 @@ class RealStage:
 
     def reachable(self) -> list[DomainFacts]:
         """List the domains that our token reaches, and those that members pasted."""
-        pasted = HandLosing(STATE / "pasted", self.clock, self.registry, self.codes)
-        return [*self.losing().domains(), *pasted.domains()]
+        return [*self.losing().domains(), *self._pasted().domains()]
 
-    def checks(self, domain: str) -> list[Check]:
-        """Return what the probe looks at: the domain by every resolver that we know, and its page."""
-        looked = [
-            DnsCheck(f"par {resolver}", resolver, name, kind)
-            for resolver in resolvers(self._get("resolvers") or ())
-            for name, kind in ((domain, "SOA"), (domain, "NS"))
-        ]
-        return [*looked]
+    def _pasted(self) -> HandLosing:
+        return HandLosing(self.store, self.clock, self.registry, self.codes)
 
-    def _publish(self) -> None:
-        """Have our own servers serve the folder of zones."""
+    def checks(self, domain: str) -> tuple[list[Check], list[str]]:
+        """Return what the probe looks at, as the exported zone says, and what it leaves out: it does not answer."""
+        with self.at(domain) as move:
+            plan, before = move.plan(), move.memory().nameservers
+        if plan is None:
+            raise RefusedError(
+                f"{domain} is not exported yet, so nobody knows what to look at: "
+                f"run `./infini domains advance {domain} --apply` first"
+            )
+        after = plan.options.our_nameservers
+        checks = checks_of(plan, resolvers(self._get("resolvers") or ()), (*before, *after))
+        return answering(checks, first_answers(domain, self.store))
+
+    def _publish(self, playbook: str, what: str) -> None:
+        """Have our own servers serve a folder of what was written for them."""
         from infini.apply import apply
 
-        result = apply("dns", self.name)
+        result = apply(playbook, self.name)
         if not result.ok:
-            raise RefusedError(f"The zones are written, but not served: {result.sentence()}")
+            raise RefusedError(f"The {what} are written, but not served: {result.sentence()}")
 
     def target(self) -> ZoneFiles:
         """Return our own servers: zone files under zones/, which the playbook `dns` brings to them."""
@@ -151,7 +142,16 @@ class RealStage:
             ROOT / "zones",
             tuple(self._needed("nameservers", "which name servers are ours")),
             str(self._get("mailbox", "hostmaster@infini.fr")),
-            self._publish,
+            lambda: self._publish("dns", "zones"),
+        )
+
+    def web(self) -> RedirectionFiles:
+        """Return our front: files under redirections/, which the playbook `web` brings to it."""
+        authorities = map(Path, self._inventory.get(self._host, "hosting_authorities", []))
+        trusted = tuple(file.read_text(encoding="utf-8") for file in authorities if file.exists())
+        addresses = tuple(map(str, self._get("web_addresses") or ()))
+        return RedirectionFiles(
+            ROOT / "redirections", addresses, lambda: self._publish("web", "redirections"), Trust(trusted)
         )
 
     def options(self) -> Options:
@@ -165,14 +165,9 @@ class RealStage:
             spf=str(self._get("spf", "")),
         )
 
-    @property
-    def probes(self) -> Path:
-        """Return the folder of the continuous probe's files, on this machine."""
-        return STATE / "probes"
-
     def dns(self) -> LiveDns:
         """Return the DNS as it is seen from here."""
-        return LiveDns(resolvers(self._get("resolvers") or ()), probes=self.probes)
+        return LiveDns(resolvers(self._get("resolvers") or ()), probes=self.store)
 
     @contextmanager
     def at(self, domain: str) -> Iterator[Move]:
@@ -190,5 +185,6 @@ class RealStage:
             self.level(domain),
             self.who,
             vault=CodeVault(self.codes),
+            web=self.web(),
             waves=Waves(self.store, canary=str(self._get("canary", ""))),
         )

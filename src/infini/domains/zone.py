@@ -11,6 +11,7 @@ import dns.exception
 import dns.name
 
 from infini.errors import RefusedError
+from infini.phrase import Phrase
 
 Key = tuple[str, str]
 """Name (relative to the zone, lower case, `@` for the zone itself) and type (capitals) of an rrset."""
@@ -77,4 +78,4 @@ def ascii_name(name: str) -> str:
     try:
         return dns.name.from_text(name.strip().lower(), idna_codec=dns.name.IDNA_2008_UTS_46).to_text(True)
     except (dns.exception.DNSException, UnicodeError) as error:
-        raise RefusedError(f"“{name}” is no domain name: {error}") from error
+        raise RefusedError(Phrase("“{domain}” is no domain name: {error}", domain=name, error=error)) from error

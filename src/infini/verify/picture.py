@@ -53,13 +53,15 @@ def look_like(driver: WebDriver, size: tuple[int, int] = PHONE, dark: bool = Fal
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
 
 
-def take(page: str, target: Path, size: tuple[int, int] = PHONE) -> None:
-    """Write a picture of a page."""
+def take(page: str, target: Path, size: tuple[int, int] = PHONE, whole: bool = False) -> None:
+    """Write a picture of a page: what a screen of this size shows, or the whole of it."""
     with tempfile.TemporaryDirectory() as folder, browser() as driver:
         look_like(driver, size)
-        source = Path(folder, "verify.html")
+        source = Path(folder, "page.html")
         source.write_text(page, encoding="utf-8")
         driver.get(source.as_uri())
+        if whole:
+            look_like(driver, (size[0], driver.execute_script("return document.documentElement.scrollHeight")))
         target.parent.mkdir(parents=True, exist_ok=True)
         driver.save_screenshot(str(target))
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from infini.domains.audit import _MENDS, audit
+from infini.domains.audit import _MENDS, audit, contradictions
 from infini.domains.observed import Delegation, DomainFacts, Export, ParentAnswer
 from infini.domains.plan import Options, make_plan
 from infini.domains.reading import from_livedns
@@ -33,7 +33,7 @@ def look(*records, options=None, facts=FACTS, delegation=None, rule="fr", now=NO
     entries = (SITE, *records)
     taken = Export(NAME, now, entries, text if not records else "", "0" * 64, **export)
     plan = make_plan(from_livedns(NAME, entries), taken.redirections, options or Options())
-    return audit(taken, plan, facts, delegation, rule_for(f"x.{rule}"), now)
+    return audit(taken, plan, facts, delegation, rule_for(f"x.{rule}"), now, contradictions(taken, plan.export))
 
 
 def found(code, findings):
@@ -57,6 +57,14 @@ CASES = {
             "records": [record("www", "CNAME", "webredir.gandi.net.")],
             "redirections": ({"host": f"www.{NAME}", "type": "cloak", "url": "http://x.example/"},),
         },
+    ),
+    "redirection-wildcard": (
+        "block",
+        {"redirections": ({"host": f"*.{NAME}", "type": "http301", "url": "http://x.example/"},)},
+    ),
+    "redirection-unclear": (
+        "block",
+        {"redirections": ({"host": f"www.{NAME}", "type": "http301", "url": "x.example"},)},
     ),
     "mail-at-gandi": ("block", {"records": [record("@", "MX", "10 spool.mail.gandi.net.")]}),
     "zone-drifted": ("block", {"text": "@ 10800 IN A 192.0.2.2\n"}),
@@ -125,13 +133,13 @@ def test_each_pitfall_is_said_with_its_mend(code):
 def test_an_empty_zone_is_not_moved():
     export = Export(NAME, NOW, (), "", "0" * 64)
     plan = make_plan(from_livedns(NAME, [record("@", "NS", "ns-1-a.gandi.net.")]), (), Options())
-    assert found("zone-empty", audit(export, plan, FACTS, None, rule_for("x.fr"), NOW)).severity == "block"
+    assert found("zone-empty", audit(export, plan, FACTS, None, rule_for("x.fr"), NOW, ())).severity == "block"
 
 
 def test_a_plan_that_does_not_add_up_blocks():
     export = Export(NAME, NOW, (SITE,), "", "0" * 64)
     plan = replace(make_plan(from_livedns(NAME, [SITE]), (), Options()), outcomes=())
-    assert found("unaccounted", audit(export, plan, FACTS, None, rule_for("x.fr"), NOW)).severity == "block"
+    assert found("unaccounted", audit(export, plan, FACTS, None, rule_for("x.fr"), NOW, ())).severity == "block"
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from rich.console import Console
 from infini.domains import board
 from infini.domains.board import Board, Row
 from infini.domains.events import Event, LocalStore
-from infini.domains.observed import Delegation, DomainFacts, ParentAnswer, Parity, Tally
+from infini.domains.observed import Delegation, DomainFacts, ParentAnswer, Parity, Tally, TransferOrder
 from infini.domains.registries import rule_for
 from infini.domains.states import SIDE, Evidence, State, Verdict
+from infini.phrase import said
 
 NOW = datetime(2026, 3, 20, 9, 0, tzinfo=UTC)
 
@@ -59,6 +60,15 @@ def test_a_row_says_what_the_evidence_says():
     assert (found.mailboxes, found.mailboxes_left) == (2, 1)
     assert (found.probe_total, found.probe_failed, found.parity_queries) == (288, 3, 424)
     assert (found.ds, found.locked, found.since) == (True, True, days(-3))
+    assert found.going_back is None
+    assert board.row(evidence(rollback_to=State.CONSENTED), verdict).going_back == State.CONSENTED
+
+
+@pytest.mark.parametrize(("said_until", "due"), [(NOW, days(8)), (None, days(8)), (days(9), days(9))])
+def test_a_transfer_is_over_at_the_registry_s_term_or_later(said_until, due):
+    order = TransferOrder("7", "pending", until=said_until)
+    verdict = Verdict(State.TRANSFER_PENDING, State.TRANSFERRED, False, "en cours")
+    assert board.row(evidence(order=order, ordered_at=NOW), verdict).deadline == due
 
 
 def test_a_row_survives_its_store(tmp_path):
@@ -144,9 +154,17 @@ def test_the_page_says_everything_and_lets_nothing_in():
     page = Board(rows, NOW).html()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
-    assert "1 sur 2" in page
+    assert "Terminés : 1 sur 2" in page
     assert f"expire le {board.date(days(3))}" in page
     assert "http" not in page.replace("http-equiv", ""), "the page fetches nothing"
+
+
+def test_a_move_that_is_taken_back_says_so():
+    back = row(going_back=State.CONSENTED, next=State.TTL_LOWERED)
+    page = Board((back,), NOW).html()
+    assert "revient en arrière, vers</dt><dd>accord donné" in page
+    assert "étape suivante" not in page
+    assert Row.from_json(back.to_json()) == back
 
 
 def test_an_empty_board_has_a_page():
@@ -162,7 +180,7 @@ def test_every_state_has_its_words():
         for i, state in enumerate(State)
         if state not in SIDE
     )
-    assert all(board.STATES[one.state] in Board(rows, NOW).html() for one in rows)
+    assert all(said(board.STATES[one.state]) in Board(rows, NOW).html() for one in rows)
 
 
 def test_files_are_written_where_they_are_wanted(tmp_path):

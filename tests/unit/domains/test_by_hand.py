@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,14 +12,17 @@ from typing import Any
 import pytest
 
 from infini.domains import reading
-from infini.domains.by_hand import HandGaining, HandLosing
+from infini.domains.by_hand import ANSWERS as ANSWERS_FILE
+from infini.domains.by_hand import ZONE, HandGaining, HandLosing
+from infini.domains.events import LocalStore
 from infini.domains.gandi import checksum
 from infini.domains.observed import RdapFacts, TransferOrder
-from infini.domains.ports import ByHandError, WorldError
+from infini.domains.ports import ByHandError
 from infini.domains.secrets import AuthCodes, Secret
 from infini.domains.simulator.clock import VirtualClock
 from infini.domains.zone import Rrset, Unreadable, Zone
 from infini.errors import RefusedError
+from infini.phrase import said
 
 NAME = "amain.test"
 CODE = "auth-Code-99"
@@ -57,13 +59,16 @@ class Registry:
 
 @pytest.fixture
 def losing(tmp_path: Path) -> HandLosing:
-    return HandLosing(tmp_path / "hand", VirtualClock())
+    return HandLosing(LocalStore(tmp_path / "hand"), VirtualClock())
 
 
 def test_what_is_not_pasted_is_not_known(losing: HandLosing) -> None:
     assert losing.domains() == []
-    with pytest.raises(WorldError, match=r"Nobody has pasted amain\.test yet"):
-        losing.domain(NAME)
+    for read in (losing.domain, losing.export):
+        with pytest.raises(ByHandError) as caught:
+            read(NAME)
+        assert caught.value.who == "member"
+        assert "affichez la zone en texte, copiez tout" in said(caught.value.instructions)
 
 
 def test_what_a_member_says_is_read(losing: HandLosing) -> None:
@@ -75,9 +80,6 @@ def test_what_a_member_says_is_read(losing: HandLosing) -> None:
     assert facts.nameservers == ("ns-1-a.gandi.net",)
     assert facts.registrar_lock
     assert not facts.auth_code_available
-    for path in losing.folder.rglob("*.*"):
-        if path.is_file():
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_the_paste_is_an_export(losing: HandLosing, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,15 +111,15 @@ def test_the_real_reader_reads_the_paste(losing: HandLosing) -> None:
 
 
 def test_the_registry_knows_better(tmp_path: Path) -> None:
-    said = RdapFacts(NAME, "Gandi", ("active",), ("ns1.infini.example",), datetime(2028, 1, 1, tzinfo=UTC))
-    losing = HandLosing(tmp_path, VirtualClock(), Registry(said))
+    open_ = RdapFacts(NAME, "Gandi", ("active",), ("ns1.infini.example",), datetime(2028, 1, 1, tzinfo=UTC))
+    losing = HandLosing(LocalStore(tmp_path), VirtualClock(), Registry(open_))
     losing.keep(NAME, TEXT, ANSWERS)
     facts = losing.domain(NAME)
     assert facts.nameservers == ("ns1.infini.example",)
     assert facts.expires.year == 2028
     assert not facts.registrar_lock
-    said_locked = RdapFacts(NAME, "Gandi", ("client transfer prohibited",))
-    facts = HandLosing(tmp_path, VirtualClock(), Registry(said_locked)).domain(NAME)
+    locked = RdapFacts(NAME, "Gandi", ("client transfer prohibited",))
+    facts = HandLosing(LocalStore(tmp_path), VirtualClock(), Registry(locked)).domain(NAME)
     assert facts.registrar_lock
     assert facts.nameservers == ("ns-1-a.gandi.net",), "where the registry is silent the member's word stands"
 
@@ -126,9 +128,12 @@ def test_a_code_that_the_member_sent(tmp_path: Path) -> None:
     from infini.domains.secrets import AuthCode
 
     codes = Codes()
-    losing = HandLosing(tmp_path, VirtualClock(), codes=codes)
+    losing = HandLosing(LocalStore(tmp_path), VirtualClock(), codes=codes)
     losing.keep(NAME, TEXT, ANSWERS)
-    assert losing.auth_code(NAME) is None
+    with pytest.raises(ByHandError) as caught:
+        losing.auth_code(NAME)
+    assert caught.value.who == "member"
+    assert "de vive voix" in said(caught.value.instructions)
     until = VirtualClock().now() + timedelta(days=20)
     codes.kept[NAME] = AuthCode(Secret(CODE), until)
     assert losing.auth_code(NAME) == CODE
@@ -153,7 +158,8 @@ def test_answers_that_do_not_do(losing: HandLosing, change: dict[str, Any], says
     with pytest.raises(RefusedError, match=says) as caught:
         losing.keep(NAME, TEXT, ANSWERS | change)
     assert CODE not in str(caught.value)
-    assert not losing.folder.exists()
+    assert losing.store.kept(NAME, ANSWERS_FILE) is None
+    assert losing.store.kept(NAME, ZONE) is None
 
 
 def test_an_empty_paste_is_refused(losing: HandLosing) -> None:
@@ -163,7 +169,7 @@ def test_an_empty_paste_is_refused(losing: HandLosing) -> None:
 
 def test_answers_spoilt_by_hand_are_refused(losing: HandLosing) -> None:
     losing.keep(NAME, TEXT, ANSWERS)
-    (losing.folder / NAME / "answers.yml").write_text("expires: [")
+    losing.store.keep(NAME, ANSWERS_FILE, "expires: [")
     with pytest.raises(RefusedError, match="cannot be read"):
         losing.domain(NAME)
 
@@ -187,9 +193,10 @@ def test_every_change_is_said_to_the_member(
     with pytest.raises(ByHandError) as caught:
         change(losing)
     assert caught.value.who == "member"
-    assert NAME in caught.value.instructions
+    told = said(caught.value.instructions)
+    assert NAME in told
     for mention in mentions:
-        assert mention in caught.value.instructions
+        assert mention in told
 
 
 def test_a_registrar_by_hand() -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from infini.domains.caller import CallError
-from infini.domains.gandi import Gandi
+from infini.domains.gandi import Gandi, is_livedns
 from infini.domains.netim import Netim
 from infini.domains.observed import TransferOrder
 from infini.domains.ovh import Ovh
@@ -146,15 +146,17 @@ def test_the_inventory(gandi: Gandi, world: World) -> None:
     for number in range(230):
         world.add(f"d{number:03}.test")
     world.add("not-ours.test", organisation="member")
+    world.domain("d007.test").nameservers = ["ns1.elsewhere.example"]
     found = gandi.domains()
     assert len(found) == 231
     assert found[0] == gandi_short(gandi)
     assert all(facts.registrar_lock for facts in found)
+    assert [facts.name for facts in found if not is_livedns(facts)] == ["d007.test"]
 
 
 def gandi_short(gandi: Gandi) -> object:
     """Return what the list says of the first domain: less than its own page does."""
-    return replace(gandi.domain(NAME), nameservers=(), services=())
+    return replace(gandi.domain(NAME), nameservers=(), services=("gandilivedns",))
 
 
 def test_every_fault_that_heals_heals(gandi: Gandi, sim: Simulation, rdap: Rdap) -> None:

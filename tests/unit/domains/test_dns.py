@@ -3,6 +3,7 @@
 """What the DNS says: asked of servers on loopback that tell the truth, and of some that do not."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import dns.rcode
@@ -12,7 +13,9 @@ from dns_server import Authority, cut_short, gives, rrset, says, serving, silent
 
 from infini.domains import dns as ours
 from infini.domains.dns import LiveDns, Model, questions
+from infini.domains.events import LocalStore
 from infini.domains.ports import WorldError
+from infini.domains.probe import DOCUMENT
 from infini.domains.zone import Rrset, Unreadable, Zone
 
 OLD, OLD2, NEW, NEW2, RESOLVER, PARENT, PARENT2 = (f"127.0.0.{number}" for number in range(11, 18))
@@ -126,6 +129,7 @@ def test_what_the_plan_changes_is_expected_when_both_sides_say_so(parity):
     seen = parity.run()
 
     assert seen.ok
+    assert seen.queries == 2 * (seen.identical + len(seen.expected)), "each answer of the two new servers counts once"
     assert found(seen.expected) == {("@", "A", "plan")}
     assert {(one.old, one.new) for one in seen.expected} == {("3600 A 192.0.2.1", "3600 A 198.51.100.1")}
 
@@ -380,6 +384,7 @@ def test_servers_say_serial_keys_and_ttls():
     with serving(at) as port:
         old, new = dns_at(port).servers("asso.test", [OLD, NEW], list(ZONE.rrsets.values()))
     assert (old.authoritative, old.serial, old.signed, old.error) == (True, 7, True, "")
+    assert (old.ns_ttl, old.key_ttl, new.key_ttl) == (300, 300, 0)
     assert old.ttls == {"@/A": 3600, "@/MX": 3600, "@/TXT": 3600, "www/CNAME": 3600}
     assert not new.signed
     assert new.ttls["@/MX"] == 300
@@ -402,9 +407,10 @@ def test_a_server_that_does_not_serve_the_zone_says_why(lie, error):
     assert error in seen.error
 
 
-def test_a_silence_after_the_soa_is_an_error_too():
+@pytest.mark.parametrize("kind", ["MX", "NS", "DNSKEY"])
+def test_a_silence_after_the_soa_is_an_error_too(kind):
     server = Authority(ZONE)
-    server.lie("@", "MX", silent)
+    server.lie("@", kind, silent)
     with serving({OLD: server}) as port:
         (seen,) = dns_at(port).servers("asso.test", [OLD], [ZONE.rrsets["@", "MX"]])
     assert seen.error
@@ -434,9 +440,14 @@ def test_no_server_is_asked_faster_than_the_limit(monkeypatch):
     assert waits == [0, 0.05, 0, 0.1]
 
 
-def test_the_tally_is_that_of_the_probes_file(tmp_path):
-    (tmp_path / "asso.test.jsonl").write_text('{"at": "2026-11-22T10:00:00+00:00", "check": "a", "answer": ""}\n')
-    dns_ = LiveDns([RESOLVER], probes=tmp_path)
-    assert dns_.tally("asso.test").total == 1
+def test_the_tally_is_that_of_what_the_probe_wrote(tmp_path):
+    store = LocalStore(tmp_path)
+    at = "2026-11-22T10:00:00+00:00"
+    span = {"probe": "1", "at": at, "until": at}
+    seen = {"check": "a", "looks": 3, "answer": ""}
+    lines = [{**span, "line": 1, "pause": 0, "unproven": []}, {**span, "line": 2, **seen}]
+    store.add("asso.test", DOCUMENT, "".join(json.dumps(line) + "\n" for line in lines))
+    dns_ = LiveDns([RESOLVER], probes=store)
+    assert dns_.tally("asso.test").total == 3
     assert dns_.tally("other.test") is None
     assert LiveDns([RESOLVER]).tally("asso.test") is None

@@ -2,17 +2,93 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`infini domains` in a rehearsal: what a newcomer types, what it answers, and that looking changes nothing."""
 
+import getpass
+import io
 import json
+import re
+import shlex
+import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from infini.domains import cli
-from infini.domains.cli import HINTS, domains_app
+import infini.cli
+from infini import ROOT
+from infini.domains.cli import QUESTIONS, domains_app
 from infini.domains.states import DECISIONS
-from infini.errors import RefusedError
+from infini.errors import InfiniError, RefusedError
+from infini.phrase import said
 
 RUN = CliRunner()
+COMMAND = typer.main.get_command(domains_app)
+PAGE = ROOT / "docs" / "quitter-gandi.md"
+
+
+def parsed(command):
+    """Return the words of a printed command, once the command line takes them as they stand."""
+    words = shlex.split(command)
+    assert words[:2] == ["./infini", "domains"]
+    COMMAND.commands[words[2]].make_context(words[2], words[3:]).close()
+    return words[2:]
+
+
+def arrows(output):
+    """Return the commands that an output shows, each parsed; nothing else may stand behind an arrow."""
+    found = [line.strip()[2:] for line in output.splitlines() if line.strip().startswith("→ ")]
+    for command in found:
+        parsed(command)
+    return found
+
+
+class Keyboard(io.StringIO):
+    """A terminal at which something is typed."""
+
+    def isatty(self):
+        return True
+
+
+class Newcomer:
+    """Somebody who types what is printed, or what a page says, and reads the answer; `typed` keeps all of it."""
+
+    def __init__(self, monkeypatch, capsys):
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+        self.typed, self.said = [], ""
+
+    def types(self, command, answers=""):
+        """Type a command, then what it asks for; a code that was read out is typed where one is asked for."""
+        spoken = self.said.rpartition("code de transfert : ")[2].split()
+        self._monkeypatch.setattr(sys, "stdin", Keyboard(answers))
+        self._monkeypatch.setattr(getpass, "getpass", lambda _prompt: spoken[0])
+        words = parsed(command)
+        self._capsys.readouterr()
+        try:
+            status = COMMAND(words, standalone_mode=False) or 0
+        except InfiniError as error:
+            raise AssertionError(f"{command}: {said(error.args[0])}") from error
+        told = self._capsys.readouterr()
+        self.typed.append(command)
+        self.said = told.err
+        arrows(told.err)
+        return status
+
+    @property
+    def offered(self):
+        """Return the commands that were last shown."""
+        return arrows(self.said)
+
+    def goes_on(self, until, choice="mode=none", answers=""):
+        """Type the last command shown (where there is a choice, this one) until an answer says something."""
+        for _ in range(60):
+            if until in self.said:
+                return
+            self.types(next((one for one in self.offered if choice in one), self.offered[-1]), answers)
+        raise AssertionError(self.said)
+
+
+@pytest.fixture
+def newcomer(monkeypatch, capsys):
+    return Newcomer(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -51,14 +127,15 @@ def test_looking_changes_nothing(run):
 def test_advance_goes_as_far_as_it_may_and_says_what_to_type(run):
     steps = run("advance", "abandon.test", "--apply", "--json")["steps"]
     assert (steps[0]["state"], steps[0]["side"], steps[0]["code"]) == ("EXPORTED", "BLOCKED", "mail-mode-missing")
-    said = run("advance", "abandon.test", "--apply")
-    assert "decide abandon.test mail-mode mode=CHOIX --rehearsal" in said
+    offered = arrows(run("advance", "abandon.test", "--apply"))
+    modes = [command.partition("mode=")[2].split()[0] for command in offered]
+    assert modes == ["none", "external", "infini", "gandi"]
     run("decide", "abandon.test", "mail-mode", "mode=none")
     assert run("advance", "--apply", "--json")["steps"][0]["code"] == "unreadable-record"
     run("decide", "abandon.test", "waiver", "subject=preuve/TXT", "reason=ne sert plus", "--by", "Camille")
     assert run("advance", "--apply", "--json")["steps"][0]["code"] == "consent-missing"
     assert run("message", "abandon.test", "--json")["kind"] == "accord"
-    assert "le titulaire répond" in run("rehearse", "--keep", str(run.folder), "--step", rehearsal=False)
+    assert "titulaire, répond « oui" in run("rehearse", "--keep", str(run.folder), "--step", rehearsal=False)
     run("decide", "abandon.test", "consent", "by=Camille", "date=2026-03-02", "payer=association")
     assert run("advance", "--apply", "--until", "PROVISIONED", "--json")["steps"][0]["state"] == "PROVISIONED"
     rows = run("board", "--json")["rows"]
@@ -108,16 +185,101 @@ def test_a_fleet_is_rehearsed(monkeypatch):
     assert (answer["domains"], answer["blocked"]) == (3, {"consent-missing": 2, "zone-empty": 1})
 
 
-def test_every_hint_is_a_decision_that_exists_with_all_it_needs():
-    for hint in HINTS.values():
-        words = hint.format(domain="a.test").split()
-        assert words[0] == "decide"
-        given = {word.partition("=")[0] for word in words[3:]} | {"by"}
-        assert set(DECISIONS[words[2]]) <= given
+def page_commands(page, tmp_path):
+    """Return what the page has one type, in its order, its folders put elsewhere."""
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    return [elsewhere(line, tmp_path) for block in blocks for line in block.splitlines()]
+
+
+def elsewhere(command, tmp_path):
+    return re.sub(r"\B/tmp\b", str(tmp_path), " ".join(command.split()))
+
+
+def test_the_page_can_be_typed_from_the_top(newcomer, tmp_path):
+    page = PAGE.read_text(encoding="utf-8")
+    forward, _, back = page.partition("## Revenir en arrière")
+    for command in page_commands(forward, tmp_path):
+        if " decide " in command:
+            newcomer.goes_on(command)
+        elif " board " in command:
+            newcomer.goes_on("terminé")
+        assert newcomer.types(command) == 0, newcomer.said
+    assert newcomer.said.splitlines()[-1] == "La preuve est complète."
+    assert len(newcomer.typed) < 40
+
+    begin = re.search(r"`(\./infini domains rehearse --keep\s+/tmp/retour[^`]*)`", back).group(1)
+    newcomer.types(elsewhere(begin, tmp_path))
+    newcomer.goes_on("bascule faite")
+    undo, resume = page_commands(back.partition("## Essayer")[0], tmp_path)
+    newcomer.types(undo)
+    newcomer.goes_on("revenu en arrière")
+    assert newcomer.offered == [resume]
+    newcomer.types(resume)
+    newcomer.goes_on("bascule faite")
+
+
+@pytest.mark.parametrize(
+    ("archetype", "mode", "answers"),
+    [
+        ("level_c", "none", ""),
+        ("mail_only", "infini", ""),
+        ("broken_txt_waived", "none", "ne sert plus\n"),
+    ],
+)
+def test_who_follows_the_arrows_arrives(newcomer, tmp_path, archetype, mode, answers):
+    newcomer.types(f"./infini domains rehearse --keep {tmp_path}/essai --archetype {archetype}")
+    newcomer.goes_on("terminé", f"mode={mode}", answers)
+    assert any(" code " in command for command in newcomer.typed) is (archetype == "level_c")
+
+
+@pytest.mark.parametrize("archetype", ["alias", "expires_soon", "transfer_refused"])
+def test_a_foretold_end_is_told(newcomer, tmp_path, archetype):
+    newcomer.types(f"./infini domains rehearse --keep {tmp_path}/essai --archetype {archetype}")
+    newcomer.goes_on("comme annoncé")
+    assert any(" message " in command for command in newcomer.offered)
+
+
+def test_a_step_back_is_shown_before_it_is_taken(newcomer, tmp_path):
+    newcomer.types(f"./infini domains rehearse --keep {tmp_path}/essai --archetype parking")
+    newcomer.goes_on("bascule faite")
+    back = f"rollback attente.test --to CONSENTED --rehearsal {tmp_path}/essai"
+    newcomer.types(f"./infini domains {back}")
+    assert "Remettre les serveurs de noms de Gandi." in newcomer.said
+    assert newcomer.offered == [f"./infini domains {back}".replace(" --rehearsal", " --apply --rehearsal")]
+    newcomer.types(newcomer.offered[0])
+    newcomer.types(f"./infini domains report attente.test --rehearsal {tmp_path}/essai")
+    assert "La preuve n'est pas complète" in newcomer.said
+    assert "un retour en arrière est demandé" in newcomer.said
+
+
+def test_a_folder_with_a_space_stays_one_word(newcomer, tmp_path):
+    folder = tmp_path / "un essai"
+    newcomer.types(f"./infini domains rehearse --keep '{folder}' --archetype parking")
+    newcomer.goes_on("bloqué : copié")
+    assert f"--rehearsal '{folder}'" in newcomer.offered[0]
+
+
+def test_everything_that_a_decision_lacks_can_be_asked_for():
+    assert {field for fields in DECISIONS.values() for field in fields} <= set(QUESTIONS)
+
+
+def test_the_inventory_says_where_the_dns_is(run):
+    line = next(line for line in run("inventory").splitlines() if "abandon.test" in line)
+    assert [cell.strip() for cell in line.split("│")][1:-1] == ["abandon.test", "27/12/2026", "oui", "oui", "oui"]
+
+
+def test_refusals_are_said_in_french(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["infini", "domains", "board", "--json", "--rehearsal", str(tmp_path / "rien")])
+    with pytest.raises(SystemExit) as left:
+        infini.cli.main()
+    told = capsys.readouterr()
+    assert left.value.code == 2
+    assert "ne contient pas de répétition : commencez-en une" in told.err
+    assert "ne contient pas de répétition" in json.loads(told.out)["error"]
 
 
 def test_the_code_comes_from_the_terminal_only(run):
     with pytest.raises(RefusedError, match="terminal"):
         run("code", "abandon.test")
-    names = {parameter.name for parameter in cli.typer.main.get_command(domains_app).commands["code"].params}
+    names = {parameter.name for parameter in COMMAND.commands["code"].params}
     assert names == {"domain", "inventory", "rehearsal"}

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infini.domains import events
 from infini.domains.events import EVENTS, Event, LocalStore, SshStore, Store
 from infini.errors import RefusedError, UnreachableError
 from infini.hosts import Connection
@@ -67,7 +69,55 @@ def test_documents_are_kept_whole(make, tmp_path):
     store.keep(A, "other.json", "été sans fin de ligne")
     assert store.kept(A, "export.json") == ""
     assert store.kept(A, "other.json") == "été sans fin de ligne"
-    assert not [path for path in (tmp_path / A).iterdir() if path.name.endswith(".new")]
+    assert {path.name for path in (tmp_path / A).iterdir()} == {"export.json", "other.json"}
+
+
+def test_lines_are_added_to_a_document_that_only_grows(make, tmp_path):
+    store = make(tmp_path)
+    store.add(A, "probe.jsonl", "1\n")
+    store.add(A, "probe.jsonl", "été\n3\n")
+    assert store.kept(A, "probe.jsonl") == "1\nété\n3\n"
+    path = tmp_path / A / "probe.jsonl"
+    path.write_bytes(path.read_bytes() + b"half")
+    store.add(A, "probe.jsonl", "4\n")
+    assert store.kept(A, "probe.jsonl") == "1\nété\n3\n4\n"
+    with pytest.raises(RefusedError, match="whole lines"):
+        store.add(A, "probe.jsonl", "5")
+    with pytest.raises(RefusedError):
+        store.add(A, EVENTS, "5\n")
+
+
+def test_domains_are_listed_by_what_is_kept_of_them(make, tmp_path):
+    store = make(tmp_path)
+    store.append(event())
+    store.keep("b.example", "answers.yml", "x: 1\n")
+    assert (store.domains(), store.domains("answers.yml")) == ([A], ["b.example"])
+
+
+def test_what_is_kept_is_for_its_owner_s_eyes_only(make, tmp_path):
+    store = make(tmp_path / "events")
+    umask = os.umask(0)
+    try:
+        store.append(event())
+        store.keep(A, "zone.txt", "")
+        store.add(A, "probe.jsonl", "1\n")
+        with store.lock(A, "Camille"):
+            pass
+    finally:
+        os.umask(umask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "events").rglob("*")}
+    assert modes == {A: 0o700, EVENTS: 0o600, "zone.txt": 0o600, "probe.jsonl": 0o600, f".{A}.lock": 0o600}
+
+
+@pytest.mark.parametrize("script", ["_KEEP", "_APPEND"])
+def test_a_connection_that_ends_half_way_leaves_nothing(tmp_path, script):
+    store = over_ssh(tmp_path)
+    store.keep(A, "zone.txt", "before\n")
+    command = ["sh", "-c", getattr(events, script), "store", str(tmp_path), A, "zone.txt", "20"]
+    done = subprocess.run(command, input="only ten b", capture_output=True, text=True, check=False)
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    assert store.kept(A, "zone.txt") == "before\n"
+    assert [path.name for path in (tmp_path / A).iterdir()] == ["zone.txt"]
 
 
 def test_a_torn_last_line_never_happened_and_is_mended(make, tmp_path):
@@ -118,6 +168,16 @@ def test_a_lock_is_held_by_one_and_names_its_holder(make, tmp_path):
     with second.lock(A, "Dominique"):
         pass
     assert first.domains() == []
+
+
+def test_a_lock_that_is_given_up_is_free_also_while_a_child_still_has_its_file(tmp_path):
+    """Between fork and exec a child that another thread starts has every open file of ours."""
+    store = LocalStore(tmp_path)
+    with store.lock(A, "Camille"):
+        (held,) = [fd for fd in Path("/proc/self/fd").iterdir() if str(fd.resolve()).endswith(f".{A}.lock")]
+        kept = os.dup(int(held.name))
+    with store.lock(A, "Dominique"):
+        os.close(kept)
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path):

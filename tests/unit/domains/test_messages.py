@@ -45,6 +45,12 @@ def row(state=State.AUDITED, **more):
         (row(State.AUTHCODE_HELD, side=State.BLOCKED, code="transfer-refused"), "refus"),
         (row(State.DONE), "fini"),
         (row(State.AUDITED, side=State.ABANDONED), ""),
+        (row(State.PARITY_OK, going_back=State.CONSENTED), ""),
+        (row(State.PARITY_OK, side=State.ROLLED_BACK, going_back=State.CONSENTED), ""),
+        (
+            row(State.NS_SWITCHED, side=State.BLOCKED, code="by-hand", who="member", going_back=State.CONSENTED),
+            "consigne",
+        ),
     ],
 )
 def test_each_step_has_its_message(one, kind):

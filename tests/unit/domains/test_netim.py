@@ -47,7 +47,8 @@ class Shop:
             return self._session(request)
         assert request.headers["Authorization"] == "Bearer session-token-1"
         body = json.loads(request.content or b"null")
-        return getattr(self, f"_{request.method.lower()}")(path, body)  # type: ignore[no-any-return]
+        answer: httpx.Response = getattr(self, f"_{request.method.lower()}")(path, body)
+        return answer
 
     def _session(self, request: httpx.Request) -> httpx.Response:
         if request.method == "DELETE":

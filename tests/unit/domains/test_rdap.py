@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import httpx
 import pytest
@@ -222,8 +223,8 @@ RDAP = {
 }
 
 
-def rdap(answer: Callable[[httpx.Request], httpx.Response], **options: object) -> Rdap:
-    return Rdap(VirtualClock(), transport=httpx.MockTransport(answer), **options)  # type: ignore[arg-type]
+def rdap(answer: Callable[[httpx.Request], httpx.Response], **options: Any) -> Rdap:
+    return Rdap(VirtualClock(), transport=httpx.MockTransport(answer), **options)
 
 
 def test_the_registry_is_read() -> None:

@@ -13,7 +13,8 @@ from infini.domains import archetypes, rehearse
 from infini.domains.archetypes import load
 from infini.domains.events import Event
 from infini.domains.rehearsal import Rehearsal, WorldDns, _compared
-from infini.domains.rehearse import Fleet, People, let_others_act, summary
+from infini.domains.rehearse import Fleet, Interlude, People, let_others_act, summary
+from infini.domains.simulator.world import GANDI_NAMESERVERS, OUR_NAMESERVERS
 from infini.domains.states import State
 from infini.domains.zone import Rrset, Zone
 from infini.errors import RefusedError
@@ -107,6 +108,19 @@ def test_people_leave_what_they_cannot_mend(tmp_path):
     assert took[-1] is None
 
 
+@pytest.mark.parametrize("name", ["webredirs", "signed", "broken_txt_waived"])
+def test_the_answers_of_a_simulated_comparison_add_up(tmp_path, name):
+    fleet = Fleet(Rehearsal([load(name)], tmp_path))
+    fleet.run()
+    (domain,) = fleet.rehearsal.cast
+    compared = [event.data for event in fleet.rehearsal.store.read(domain) if event.kind == "parity"]
+    assert compared
+    for data in compared:
+        answers = data["identical"] + sum(data["expected"].values()) + data["unexpected_count"]
+        asked = len(GANDI_NAMESERVERS) + len(OUR_NAMESERVERS)
+        assert data["queries"] * len(OUR_NAMESERVERS) == answers * asked, "each answer of a server of ours counts once"
+
+
 @pytest.mark.parametrize(
     ("live", "ours", "unexpected"),
     [
@@ -154,7 +168,10 @@ def play(folder, name, stop=State.DONE, turns=80):
                 if step.code == code:
                     move.decide(kind, data)
         if step.waiting_until or step.code == "by-hand":
-            let_others_act(Rehearsal.resume(folder))
+            again = Rehearsal.resume(folder)
+            let_others_act(again)
+            if step.verdict.action == "hold-code":
+                again.hand_over_code(name)
     raise AssertionError(seen)
 
 
@@ -168,7 +185,75 @@ def test_a_rehearsal_by_hand_goes_on_from_command_to_command(tmp_path, name):
     assert ended.world.registration(domain).registrar != "GANDI SAS"
     assert ended.world.harms == []
     assert len(ended.world.orders) == 1
-    assert let_others_act(ended) == ["Personne d'autre n'a rien à faire : c'est à vous."]
+    assert let_others_act(ended) == Interlude()
+
+
+def acts(folder, name):
+    """Let the volunteer look, then the others act; return what came of it and how far the move is."""
+    with Rehearsal.resume(folder).at(name) as move:
+        step = move.run_until_blocked()
+        rehearse.board.look(move, step)
+    return let_others_act(Rehearsal.resume(folder)), step
+
+
+def test_a_step_jumps_to_the_next_thing_that_happens(tmp_path):
+    folder, name = tmp_path / "essai", "attente.test"
+    Rehearsal.begin(folder, ["parking"])
+    play(folder, name, State.UNLOCK_REQUESTED)
+    before = Rehearsal.resume(folder).clock.now()
+    found, step = acts(folder, name)
+    assert step.waiting_until < before + timedelta(hours=7), "the move itself would look every six hours"
+    assert found.passed == timedelta(hours=72), "Gandi takes that long to unlock"
+    assert [hint.words for hint in found.hints] == [("advance", name, "--apply")]
+    with Rehearsal.resume(folder).at(name) as move:
+        assert move.advance().state == State.UNLOCKED
+
+
+def test_a_step_is_no_way_around_the_volunteer(tmp_path):
+    folder, name = tmp_path / "essai", "attente.test"
+    Rehearsal.begin(folder, ["parking"])
+    found, step = acts(folder, name)
+    assert step.code == "mail-mode-missing"
+    assert found == Interlude()
+
+
+def test_the_holder_answers_and_the_answer_is_ready_to_be_written_down(tmp_path):
+    folder, name = tmp_path / "essai", "attente.test"
+    Rehearsal.begin(folder, ["parking"])
+    with Rehearsal.resume(folder).at(name) as move:
+        move.decide("mail-mode", {"mode": "none"})
+    found, step = acts(folder, name)
+    assert step.code == "consent-missing"
+    assert found.passed == timedelta()
+    (hint,) = found.hints
+    assert hint.words == ("decide", name, "consent", "by=Camille", "date=2026-03-02", "payer=association")
+
+
+def test_boxes_are_copied_before_they_are_counted(tmp_path):
+    folder, name = tmp_path / "essai", "courrier.test"
+    Rehearsal.begin(folder, ["mail_only"])
+    play(folder, name, State.SETTLED)
+    found, step = acts(folder, name)
+    assert step.code == "mail-not-copied"
+    assert Rehearsal.resume(folder).world.mail_copied == {name}
+    assert [hint.words[3:] for hint in found.hints] == [
+        (f"address={box}@{name}", "before=12", "after=12") for box in ("bureau", "tresor")
+    ]
+
+
+def test_a_code_is_read_out_once_and_again_when_it_is_another(tmp_path):
+    folder, name = tmp_path / "essai", "amain.test"
+    Rehearsal.begin(folder, ["level_c"])
+    play(folder, name, State.UNLOCKED)
+    found, step = acts(folder, name)
+    assert (step.code, step.verdict.action) == ("by-hand", "hold-code")
+    code = Rehearsal.resume(folder).world.auth_code(name)
+    assert [code in sentence for sentence in found.happened] == [True]
+    assert [hint.words for hint in found.hints] == [("code", name)]
+    again = Rehearsal.resume(folder)
+    assert again.hand_over_code(name)
+    assert not again.hand_over_code(name)
+    assert let_others_act(Rehearsal.resume(folder)).happened == []
 
 
 def test_a_folder_holds_one_rehearsal(tmp_path):

@@ -9,6 +9,7 @@ import stat
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
@@ -220,9 +221,9 @@ def test_codes_never_stand_on_a_command_line(tmp_path: Path, monkeypatch: pytest
     seen: list[list[str]] = []
     real = subprocess.run
 
-    def watched(command: list[str], **options: object) -> object:
+    def watched(command: list[str], **options: Any) -> object:
         seen.append(command)
-        return real(command, **options)  # type: ignore[call-overload]
+        return real(command, **options)
 
     monkeypatch.setattr(secrets.subprocess, "run", watched)
     AuthCodes(SshFolder(HereInstead("control", "192.0.2.1", "tech", 22, ()), str(tmp_path))).put("asso.example", CODE)

@@ -131,6 +131,7 @@ SWITCH = [
     ("ds-left", {"delegation": delegation(OLD, ("1 13 2 ab",))}),
     ("ds-left", {"dnskeys": True}),
     ("ds-left", {"was_signed": True, "ds_ttl": 86400, "ds_gone_since": NOW - DAY}),
+    ("ds-left", {"was_signed": True, "ds_ttl": 3600, "key_ttl": 86400, "ds_gone_since": NOW - DAY}),
     ("parents-silent", {"delegation": delegation(OLD, error="timeout")}),
     ("parity-failed", {"parity": None}),
     ("parity-failed", {"parity": Parity(DOMAIN, NOW - DAY, "c1", 100, 100, canary_caught=True)}),
@@ -154,6 +155,9 @@ SWITCH = [
     ("ttl-high", {"ttls_low_since": NOW - HOUR}),
     ("probe-missing", {"tally": None}),
     ("probe-failed", {"tally": Tally(DOMAIN, NOW - DAY, NOW, 1000, 1)}),
+    ("probe-unproven", {"tally": Tally(DOMAIN, NOW - DAY, NOW, 1000, 0, unproven=("smtp mx.asso.example",))}),
+    ("redirections-unready", {"redirections_wrong": None}),
+    ("redirections-unready", {"redirections_wrong": ("La redirection de www.asso.example n'est pas en place.",)}),
     ("no-export", {"snapshot": False}),
     ("no-export", {"content": ""}),
     ("plan-blocked", {"balanced": False}),
@@ -329,6 +333,7 @@ def test_a_zone_left_unsigned_at_gandi_keeps_waiting_for_the_ds_to_be_forgotten(
     verdict = judge(e)
     assert verdict.side == State.WAITING
     assert verdict.waiting_until == NOW - HOUR + timedelta(seconds=3960)
+    assert judge(replace(e, key_ttl=7200)).waiting_until == NOW - HOUR + timedelta(seconds=3 * 3960)
 
 
 def test_silent_parents_leave_the_domain_where_it_was():

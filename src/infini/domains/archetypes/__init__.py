@@ -21,6 +21,7 @@ import yaml
 
 from infini.domains.observed import Level, MailMode
 from infini.errors import RefusedError
+from infini.phrase import Phrase
 
 FOLDER = Path(__file__).parent
 
@@ -132,7 +133,9 @@ def load(name: str, number: int = 0) -> Archetype:
     """
     path = FOLDER / f"{name}.yml"
     if not path.is_file():
-        raise RefusedError(f"There is no archetype “{name}”: name one of {', '.join(names())}")
+        raise RefusedError(
+            Phrase("There is no archetype “{name}”: name one of {known}", name=name, known=", ".join(names()))
+        )
     raw = _raw(path)
     if number:
         pattern = re.compile(rf"(?<![\w-]){re.escape(raw['domain'])}\b")

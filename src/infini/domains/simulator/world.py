@@ -33,6 +33,7 @@ from infini.domains.simulator.faults import Faults
 from infini.domains.zone import Zone
 
 GANDI_NAMESERVERS = ("ns-111-a.gandi.net", "ns-222-b.gandi.net", "ns-333-c.gandi.net")
+OUR_NAMESERVERS = ("ns1.infini.test", "ns2.infini.test")
 AFNIC = ("fr", "re", "pm", "yt", "tf", "wf")
 DAY = 86400
 Changed = Literal["old-zone", "old-signed", "delegation", "ds", "new-zone", "transferred", "mail"]
@@ -77,6 +78,8 @@ class Quirks:
     calls_a_minute: int = 1000
     code_days: int = 30
     """days that an auth code is good for"""
+    key_ttl: int = 86400
+    """TTL of a signed zone's DNSKEY, seconds: so long validating resolvers keep it after the DS"""
 
 
 @dataclass
@@ -799,7 +802,9 @@ class World:
             if ds:
                 self._ds_seen[name] = now
                 self._harm_if(name, "bogus", any(not ds & known for known in answering))
-            elif name in self._ds_seen and now < self._ds_seen[name] + timedelta(seconds=entry.ds_ttl):
+            elif name in self._ds_seen and now < self._ds_seen[name] + timedelta(
+                seconds=entry.ds_ttl + self.quirks.key_ttl
+            ):
                 self._harm_if(name, "bogus-cached", any(not known for known in answering))
             if any(map(is_gandi, servers)):
                 self._gandi_seen[name] = now

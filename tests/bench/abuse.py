@@ -1,0 +1,154 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`infini bench abuse`: how much slower a neighbour's pages come while one account abuses its PHP.
+
+On the bench that INFINI_BENCH names, which must be up. One account attacks, the other's page is asked for ten times a
+second from a processor that is kept for that; its 95th percentile is compared with that of a quiet host. The control
+takes the account's limits away (slice, children) and spins again: it must be far worse, or the attack was none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import testinfra
+
+from infini import ROOT, staging
+from infini.hosts import Inventory
+
+sys.path.append(str(ROOT / "tests/e2e"))
+from members import Site, put, site_of, visitor  # type: ignore[import-not-found]  # the tests' own, found there
+from members import run as on
+
+SECONDS = 20.0
+PER_SECOND = 10
+UNLIMITED_CHILDREN = 40
+RUNTIME = "/run/systemd/system.control"
+WANTED = {"limits": 1.5, "control": 3.0}
+"""The most that limits may let through, and the least that shows that there was something to limit."""
+
+SPIN = "while (true) { md5('x'); }"
+GREED = "ini_set('memory_limit', -1); $kept = []; while (true) { $kept[] = str_repeat('x', 1 << 20); }"
+BOMB = "while (true) { $kept[] = @proc_open('sleep 5', [], $pipes); }"
+FILES = "while (true) { $kept[] = @fopen(__FILE__, 'r'); }"
+FILL = "$file = fopen('/tmp/fill', 'w'); while (true) { fwrite($file, str_repeat('x', 1 << 20)); rewind($file); }"
+ATTACKS = {"spin": SPIN, "memory": GREED, "fork": BOMB, "files": FILES, "temporary files": FILL}
+
+Visit = Callable[..., tuple[int, str, Any]]
+
+
+def run() -> dict[str, Any]:
+    """Measure a quiet host, each attack, all at once, and the control."""
+    inventory = Inventory(staging.INVENTORY)
+    staging.keep_authority(inventory)
+    name = inventory.hosts("webs")[0]
+    to = inventory.connection(name)
+    web = testinfra.get_host(f"ssh://{to.user}@{to.address}:{to.port}", ssh_extra_args=shlex.join(to.options))
+    visit = visitor(inventory.get(name, "hosting_ipv4"), inventory.get(name, "hosting_authorities")[0])
+    bad, good = list(
+        dict.fromkeys(site["account"] for site in inventory.get(name, "hosting_sites") if site.get("php"))
+    )[:2]
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    measures: dict[str, dict[str, Any]] = {}
+    with site_of(web, bad) as attacker, site_of(web, good) as neighbour:
+        measures["quiet"] = _percentile(visit, neighbour)
+        for attack, code in ATTACKS.items():
+            with _attacked(web, visit, attacker, {attack: code}):
+                measures[attack] = _percentile(visit, neighbour)
+        with _attacked(web, visit, attacker, ATTACKS):
+            measures["all at once"] = _percentile(visit, neighbour)
+        with _without_limits(web, attacker), _attacked(web, visit, attacker, {"spin": SPIN}, UNLIMITED_CHILDREN):
+            measures["spin without limits"] = _percentile(visit, neighbour)
+    quiet = measures["quiet"]["p95_ms"]
+    ratios = {f"{what}/quiet": round(found["p95_ms"] / quiet, 2) for what, found in measures.items() if what != "quiet"}
+    control = ratios.pop("spin without limits/quiet")
+    failed = sum(found["failed"] for what, found in measures.items() if what != "spin without limits")
+    good_enough = max(ratios.values()) <= WANTED["limits"] and control >= WANTED["control"] and not failed
+    return {"ok": good_enough, "measures": measures, "ratios": {**ratios, "spin without limits/quiet": control}}
+
+
+def _percentile(visit: Visit, site: Site) -> dict[str, Any]:
+    """Ask for a page at a steady rate, whatever the answers take; an answer counts from when it was due."""
+    taken: list[float] = []
+    failed: list[str] = []
+
+    def once(due: float) -> None:
+        time.sleep(max(0.0, due - time.monotonic()))
+        try:
+            status, text, _ = visit(site, "who.php")
+        except OSError as error:
+            failed.append(str(error))
+            return
+        taken.append(time.monotonic() - due)
+        if (status, text) != (200, site.me):
+            failed.append(str(status))
+
+    begin = time.monotonic() + 0.5
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(once, (begin + number / PER_SECOND for number in range(int(SECONDS * PER_SECOND)))))
+    cuts = statistics.quantiles(taken, n=100)
+    return {
+        "requests": len(taken) + len(failed),
+        "failed": len(failed),
+        "p50_ms": round(cuts[49] * 1000, 1),
+        "p95_ms": round(cuts[94] * 1000, 1),
+    }
+
+
+@contextlib.contextmanager
+def _attacked(web: Any, visit: Visit, site: Site, attacks: dict[str, str], at_once: int = 6) -> Iterator[None]:
+    """Keep every child of the account's PHP at it; afterwards its masters start afresh."""
+    names = []
+    for number, code in enumerate(attacks.values()):
+        names.append(f"attack{number}.php")
+        put(web, site, names[-1], f"<?php set_time_limit(0); {code}")
+    over = threading.Event()
+
+    def again(page: str) -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                visit(site, page, timeout=5)
+
+    try:
+        with ThreadPoolExecutor(at_once * len(names)) as pool:
+            for page in names * at_once:
+                pool.submit(again, page)
+            time.sleep(2)
+            try:
+                yield
+            finally:
+                over.set()
+    finally:  # a request that waits at the entrance still may start the next master once
+        on(web, "for _ in 1 2 3; do systemctl kill --signal KILL {0}; systemctl stop {0} && break; done", site.master)
+
+
+@contextlib.contextmanager
+def _without_limits(web: Any, site: Site) -> Iterator[None]:
+    """Take away what confines the account, as if nobody had thought of it."""
+    group, pool = f"members-{site.account}.slice", f"/etc/php/pools/{site.version}/{site.account}.conf"
+    on(web, "systemctl set-property --runtime {} MemoryMax=infinity TasksMax=infinity CPUQuota=", group)
+    on(
+        web,
+        "cp -p {0} {0}.kept && sed -i {1} {0}",
+        pool,
+        f"s/^pm.max_children.*/pm.max_children = {UNLIMITED_CHILDREN}/",
+    )
+    try:
+        yield
+    finally:
+        on(
+            web,
+            f"mv {{0}}.kept {{0}} && rm -r {RUNTIME}/{{1}}.d && systemctl daemon-reload && systemctl stop {{2}}",
+            pool,
+            group,
+            site.master,
+        )
