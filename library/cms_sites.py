@@ -218,7 +218,7 @@ def install_all(steps, trees):
     for step in steps:
         named(step.site, refuse_unready, step.site, trees)
     firsts = {picture_of(step.site): step.site for step in steps if step.copy and step.site.kind != "static"}
-    # More workers than processors: SPIP's installer mostly sleeps.
+    # More workers than processors: installers often wait for the database or for a package.
     with ThreadPoolExecutor(max_workers=len(firsts) + 4) as workers:
         pictures = {path: workers.submit(named, site, make_picture, site, trees) for path, site in firsts.items()}
 
