@@ -35,8 +35,12 @@ def apply(
     overwrite: Sequence[str] = (),
     variables: Mapping[str, Any] | None = None,
     quiet: bool = False,
+    after: Sequence[Path] = (),
 ) -> RunResult:
-    """Run a playbook, with `variables` beside the inventory's; check mode writes nothing and needs no lock."""
+    """Run a playbook, with `variables` beside the inventory's; check mode writes nothing and needs no lock.
+
+    `after` are playbooks that follow in the same run, if nothing fails.
+    """
     path = playbook_path(playbook)
     hosts = Inventory(inventory)
     # Every playbook begins with the play that can only say no; `site` has it of itself.
@@ -45,4 +49,4 @@ def apply(
     arguments += ["--limit", limit] if limit != "all" else []
     more = {**(variables or {}), **({"host_tree_overwrite": list(overwrite)} if overwrite else {})}
     with nullcontext() if check else locked(hosts, limit):
-        return play(path, str(hosts.path), more, quiet, arguments, before)
+        return play(path, str(hosts.path), more, quiet, arguments, before, after)

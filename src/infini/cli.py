@@ -86,7 +86,7 @@ def staging_up(yes: YesOption = False, as_json: JsonOption = False) -> None:
         _say(result.sentence())
         _end(answer, as_json, result.status)
     inventory = Inventory(staging.INVENTORY)
-    report = verify.verify(str(inventory.path))
+    report = verify.verify(str(inventory.path), result)
     report.print(console, everything=False)
     console.print(staging.site_table(inventory, report))
     _say(staging.how_to_look(inventory))

@@ -224,18 +224,19 @@ def play(
     quiet: bool = True,
     arguments: Sequence[str] = (),
     before: Sequence[Path] = (),
+    after: Sequence[Path] = (),
 ) -> RunResult:
     """Run a playbook against an inventory (a path) and wait for its end.
 
-    `quiet` shows no progress; `arguments` are further arguments of ansible-playbook, such as `--check`; `before` are
-    playbooks that run first, in the same run.
+    `quiet` shows no progress; `arguments` are further arguments of ansible-playbook, such as `--check`; `before` and
+    `after` are playbooks that run first and last, in the same run.
     """
     folder = _new_run_folder(playbook.stem)
     result = RunResult(log=folder / "log")
     command = [*arguments]
     for name, value in (extra_vars or {}).items():
         command += ["--extra-vars", json.dumps({name: value})]
-    whole = _joined(folder, [*before, playbook])
+    whole = _joined(folder, [*before, playbook, *after])
     started = time.monotonic()
     progress = None if quiet else _progress()
     try:

@@ -19,6 +19,7 @@ from infini.errors import FailedError, RefusedError
 from infini.hosts import Inventory
 from infini.runner import RunResult, play
 from infini.verify import Report
+from infini.verify.run import PLAYBOOK
 
 INVENTORY = "staging"
 
@@ -46,12 +47,15 @@ def create() -> RunResult:
 
 
 def up() -> RunResult:
-    """Bring hosts and platform up; the result counts both. What fails is a FailedError with its sentence."""
+    """Bring hosts and platform up; the result counts both, and has what `verify` reads of the hosts.
+
+    What fails is a FailedError with its sentence.
+    """
     with _alone():
         made = create()
         if not made.ok:
             raise FailedError(made.sentence())
-        applied = apply("site", INVENTORY)
+        applied = apply("site", INVENTORY, after=[PLAYBOOK])
         applied.seconds += made.seconds
         applied.tasks += made.tasks
         if applied.ok:

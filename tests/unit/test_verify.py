@@ -122,7 +122,7 @@ def seen(host="web", release="12"):
         "addresses": ["192.0.2.10", "2001:db8::10"],
         "release": release,
         "cards": [FRONT],
-        "authorities": ["PEM"],
+        "authorities": ["/nowhere/ca.pem"],
     }
     return {"host": host, "task": run.SEEN, "result": {"ansible_facts": {"verify_seen": facts}}}
 
@@ -140,7 +140,7 @@ def verified(tmp_path, played, found=lambda probe: Finding("x", f"{probe.kind}.o
         asked.append((probes, trust))
         return [(probe, [found(probe)] if probe.kind == "tcp" else []) for probe in probes]
 
-    report = verify(str(inventory), play=lambda *_a, **_k: played, look=look)
+    report = verify(str(inventory), played, look)
     return report, asked[0]
 
 
@@ -152,9 +152,16 @@ def test_the_playbook_and_its_reader_name_the_same_tasks():
 def test_a_host_that_is_well(tmp_path):
     report, (probes, trust) = verified(tmp_path, Played([seen(), answered()]))
     assert report.ok, report.as_json()["failed"]
-    assert trust == Trust(("PEM",))
+    assert trust == Trust(())
     assert [probe.options["listening"] for probe in probes if probe.kind == "ports"] == [[22, 8080]] * 2
     assert {"host.ok", "unit.ok", "command.ok", "failed.ok", "disk.ok"} < {check.code for check in report.listed}
+
+
+def test_the_inventorys_authorities_are_trusted(tmp_path):
+    (tmp_path / "ca.pem").write_text("PEM")
+    facts = seen()
+    facts["result"]["ansible_facts"]["verify_seen"]["authorities"] = [str(tmp_path / "ca.pem"), "/nowhere/ca.pem"]
+    assert verified(tmp_path, Played([facts, answered()]))[1][1] == Trust(("PEM",))
 
 
 def test_an_unreachable_host_is_a_sentence_and_is_still_looked_at_from_outside(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from hosting import health
@@ -50,24 +51,28 @@ class Collected:
     """What one run of the playbook gave."""
 
     views: list[View] = field(default_factory=list)
-    trust: Trust = field(default_factory=Trust)
+    authorities: list[str] = field(default_factory=list)
+    """Files of the certificate authorities that the inventory trusts beside the system's."""
 
 
-def verify(inventory: str, play: Callable[..., PlayResult] | None = None, look: Look = look_at_all) -> Report:
-    """Check every host of an inventory (a name under inventory/, or a path) and report."""
+def verify(inventory: str, played: PlayResult | None = None, look: Look = look_at_all) -> Report:
+    """Check every host of an inventory (a name under inventory/, or a path) and report.
+
+    `played` is the run that had PLAYBOOK as its last; without it, the playbook is run now.
+    """
     path = inventory_path(inventory)
-    if play is None:
-        from infini.runner import play as runner  # rich and ansible-runner take a moment to import
-
-        play = runner
     started = time.monotonic()
-    collected = collect(play(PLAYBOOK, str(path), quiet=True), path.name)
+    if played is None:
+        from infini.runner import play  # rich and ansible-runner take a moment to import
+
+        played = play(PLAYBOOK, str(path), quiet=True)
+    collected = collect(played, path.name)
     if not collected.views:
         raise RefusedError(f"{inventory} names no host: nothing to verify. Start with ./infini staging up")
     todo = [probe for view in collected.views for probe in with_listening(probes(view.host), view.health)]
     outside = [
         check_of(probe.host, finding, probe.about, probe.address)
-        for probe, findings in look(todo, collected.trust)
+        for probe, findings in look(todo, trust_in(collected.authorities))
         for finding in findings
     ]
     within = [check for view in collected.views for check in checks_inside(view)]
@@ -92,8 +97,13 @@ def collect(result: PlayResult, inventory: str) -> Collected:
         answer = named.get((name, HEALTH), {})
         problem = "" if "health" in answer or not reached else str(answer.get("msg", "no answer"))
         collected.views.append(View(host, reached, problem, answer.get("health")))
-        collected.trust = Trust(tuple(dict.fromkeys((*collected.trust.authorities, *facts["authorities"]))))
+        collected.authorities += [path for path in facts["authorities"] if path not in collected.authorities]
     return collected
+
+
+def trust_in(authorities: Sequence[str]) -> Trust:
+    """Read the certificate authorities; one that is missing vouches for nobody."""
+    return Trust(tuple(path.read_text() for path in map(Path, authorities) if path.exists()))
 
 
 def with_listening(todo: Sequence[Probe], seen: Mapping[str, Any] | None) -> list[Probe]:
