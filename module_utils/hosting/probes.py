@@ -34,7 +34,9 @@ TIMEOUT = 15.0
 """Seconds for a page: an account's first request starts its PHP."""
 LONGEST_PAGE = 4_000_000
 SCAN_SECONDS = 2.5
-"""Long enough for one repeated SYN (the kernel repeats after one second)."""
+"""Long enough for one repeated SYN on a long way (the kernel repeats after one second)."""
+SYN_REPEATED = 1.25
+"""Seconds after which a lost SYN has been repeated."""
 
 
 @dataclass(frozen=True)
@@ -403,10 +405,12 @@ def _scan(address: str, ports: Sequence[int], seconds: float) -> set[int]:
             connection.setblocking(False)
             connection.connect_ex((address, port))
             selector.register(connection, selectors.EVENT_WRITE, port)
-        end = time.monotonic() + seconds
-        while selector.get_map() and (left := end - time.monotonic()) > 0:
+        begin = time.monotonic()
+        while selector.get_map() and (left := begin + seconds - time.monotonic()) > 0:
             for key, _ in selector.select(left):
                 _close(selector, key, opened)
+            # The first answer tells how far away the host is; what is silent after a repeated SYN stays silent.
+            seconds = min(seconds, SYN_REPEATED + 4 * (time.monotonic() - begin))
         for key in list(selector.get_map().values()):
             selector.unregister(key.fileobj)
             key.fileobj.close()  # type: ignore[union-attr]  # we registered sockets, never numbers

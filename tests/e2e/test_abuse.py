@@ -247,9 +247,10 @@ def test_programs_reach_what_is_declared_and_no_more(web, visit, attacker, web_a
     found = ask(web, visit, attacker, CONNECT.format(json.dumps(open_ones + shut_ones)))
     assert found == (200, wanted)
     program = "exec 3<>/dev/tcp/127.0.0.1/{0} && echo open"
-    for port, answer in (("443", "open"), ("22", "")):
-        code = f"echo json_encode(trim((string) shell_exec(\"bash -c '{program.format(port)}' 2>/dev/null\")));"
-        assert ask(web, visit, attacker, code) == (200, answer)
+    for port, answer in (("443", "open"), ("22", "Connection refused")):
+        code = f"echo json_encode(trim((string) shell_exec(\"bash -c '{program.format(port)}' 2>&1\")));"
+        status, text = ask(web, visit, attacker, code)
+        assert (status, text.rpartition(": ")[2]) == (200, answer), text
     assert counted(web, attacker) - before >= len(shut_ones) + 1
 
 
