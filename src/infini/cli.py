@@ -308,7 +308,7 @@ def run_tests(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
-    name: Annotated[str, typer.Argument(help="tree, up, domains, pools or pools_design.")],
+    name: Annotated[str, typer.Argument(help="abuse, domains, pools, pools_design, scrapers, tree or up.")],
     context: typer.Context,
     yes: YesOption = False,
     as_json: JsonOption = False,
