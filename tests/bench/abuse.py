@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`infini bench abuse`: how much slower a neighbour's pages come while one account abuses its PHP.
 
-On the bench that INFINI_BENCH names, which must be up. One account attacks; the other's page is asked for at the rate that
-its profile states, and its 95th percentile is compared with that of a quiet host. Who asks has a processor of its own,
-the host and the attackers have the others: each account then gets the share of them that its profile would give it on a
-host with four. The control takes the attacker's limits away (slice, children) and spins again: it must be far worse,
-or the attack was none.
+On the bench that INFINI_BENCH names, which must be up. One account attacks; the other's page is asked for at the rate
+that its profile states, and its 95th percentile is compared with that of a quiet host. Who asks has a processor of its
+own, the host and the attackers have the others: each account then gets the share of them that its profile would give it
+on a host with four. The control takes the attacker's limits away (slice, children) and spins again: it must be far
+worse, or the attack was none.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import testinfra
 
+from hosting import model
 from infini import ROOT, bench, staging
 from infini.hosts import Inventory
 
@@ -70,7 +71,7 @@ def run() -> dict[str, Any]:
         _apart(f"infini-{staging.name()}-{name}") as others,
         site_of(web, bad) as attacker,
         site_of(web, good) as neighbour,
-        _share(web, [attacker, neighbour], len(others)),
+        _share(web, {account: _quota(inventory, name, account) for account in (bad, good)}, len(others)),
     ):
         attacked = partial(_attacked, web, attack_by, attacker, others)
         measures["quiet"] = _percentile(visit, neighbour)
@@ -133,26 +134,26 @@ def _apart(container: str) -> Iterator[set[int]]:
         os.sched_setaffinity(0, every)
 
 
+def _quota(inventory: Inventory, host: str, name: str) -> int:
+    accounts, profiles = (inventory.get(host, f"hosting_{what}") for what in ("accounts", "profiles"))
+    account = next(account for account in accounts if account["name"] == name)
+    return int(model.limits(account, profiles)["cpu"].rstrip("%"))
+
+
 def _words(processors: set[int]) -> str:
     return ",".join(map(str, sorted(processors)))
 
 
 @contextlib.contextmanager
-def _share(web: Any, sites: list[Site], processors: int) -> Iterator[None]:
-    """Give each account as much of these processors as its profile gives it of a host's."""
-    groups = [f"members-{site.account}.slice" for site in sites]
-    for group in groups:
-        seconds = float(on(web, "systemctl show --property=CPUQuotaPerSecUSec --value {}", group).removesuffix("s"))
-        on(
-            web,
-            "systemctl set-property --runtime {} {}",
-            group,
-            f"CPUQuota={seconds * 100 * processors / MADE_FOR:.0f}%",
-        )
+def _share(web: Any, quotas: dict[str, int], processors: int) -> Iterator[None]:
+    """Give each account as much of these processors as its quota (percent of one) is of a host's."""
+    percents = {f"members-{account}.slice": quota * processors / MADE_FOR for account, quota in quotas.items()}
+    for group, percent in percents.items():
+        on(web, "systemctl set-property --runtime {} {}", group, f"CPUQuota={percent:.0f}%")
     try:
         yield
     finally:
-        on(web, f"rm -rf {' '.join(f'{RUNTIME}/{group}.d' for group in groups)} && systemctl daemon-reload")
+        on(web, f"rm -rf {' '.join(f'{RUNTIME}/{group}.d' for group in percents)} && systemctl daemon-reload")
 
 
 @contextlib.contextmanager
