@@ -351,6 +351,7 @@ def test_the_service_behind_a_pruned_socket_stops_with_it(run, folder):
 
 def test_surplus_can_be_left_to_a_later_task_by_name(run, folder):
     (folder / "sockets.target.wants/pool_kept.socket").symlink_to("/nowhere")
+    age(folder)
     systemctl = FakeSystemctl(pool_old__socket={"triggers": "pool_old.service"}, pool_kept__socket={})
     systemctl.units["pool_old.service"] = {"active": "inactive", "file": "static"}
     units = [{"name": "pool_kept.socket"}]
