@@ -188,11 +188,7 @@ def test_a_fleet_is_rehearsed(monkeypatch):
 def page_commands(page, tmp_path):
     """Return what the page has one type, in its order, its folders put elsewhere."""
     blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
-    return [elsewhere(line, tmp_path) for block in blocks for line in block.splitlines()]
-
-
-def elsewhere(command, tmp_path):
-    return re.sub(r"\B/tmp\b", str(tmp_path), " ".join(command.split()))
+    return [re.sub(r"\B/tmp\b", str(tmp_path), line) for block in blocks for line in block.splitlines()]
 
 
 def test_the_page_can_be_typed_from_the_top(newcomer, tmp_path):
@@ -207,10 +203,9 @@ def test_the_page_can_be_typed_from_the_top(newcomer, tmp_path):
     assert newcomer.said.splitlines()[-1] == "La preuve est complète."
     assert len(newcomer.typed) < 40
 
-    begin = re.search(r"`(\./infini domains rehearse --keep\s+/tmp/retour[^`]*)`", back).group(1)
-    newcomer.types(elsewhere(begin, tmp_path))
+    begin, undo, resume = page_commands(back.partition("## Essayer")[0], tmp_path)
+    newcomer.types(begin)
     newcomer.goes_on("bascule faite")
-    undo, resume = page_commands(back.partition("## Essayer")[0], tmp_path)
     newcomer.types(undo)
     newcomer.goes_on("revenu en arrière")
     assert newcomer.offered == [resume]
