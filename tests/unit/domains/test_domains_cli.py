@@ -143,6 +143,21 @@ def test_advance_goes_as_far_as_it_may_and_says_what_to_type(run):
     assert run("rollback", "abandon.test", "--to", "CONSENTED", "--json")["steps"][0]["action"] == "remove-zone"
 
 
+def test_a_step_says_whose_turn_it_is_from_the_first_to_the_last(run):
+    def step():
+        return run("rehearse", "--keep", str(run.folder), "--step", rehearsal=False)
+
+    begun = step()
+    assert "c'est à vous" in begun
+    assert arrows(begun) == [f"./infini domains plan abandon.test --rehearsal {run.folder}"]
+    run("advance", "abandon.test", "--apply")
+    run("decide", "abandon.test", "abandon", "reason=le membre reste")
+    run("advance", "abandon.test", "--apply")
+    ended = step()
+    assert "plus personne n'a rien à faire" in ended
+    assert arrows(ended) == []
+
+
 def test_the_board_is_written(run, tmp_path):
     run("advance", "--apply")
     page, table = tmp_path / "board.html", tmp_path / "board.csv"
