@@ -601,7 +601,7 @@ def _by_hand(folder: Path, names: list[str], step: bool, seed: int, as_json: boo
 def _step(going: Rehearsal, where: tuple[str, ...], as_json: bool) -> None:
     """Let the others act in a rehearsal by hand, and say what they did and how much time passed."""
     from infini.domains.board import kept, moment
-    from infini.domains.hints import on
+    from infini.domains.hints import Hint, on
     from infini.domains.rehearse import let_others_act
 
     found = let_others_act(going)
@@ -609,12 +609,14 @@ def _step(going: Rehearsal, where: tuple[str, ...], as_json: bool) -> None:
         _say(sentence)
     if found.passed:
         _say(Phrase("Time passes: {span}.", span=_span(found.passed)))
+    rows = {name: kept(going.store, name) for name in going.cast}
+    left = [on(row) if row else Hint(("plan", name)) for name, row in rows.items() if not (row and row.over)]
     if not (found.happened or found.passed):
-        _say(Phrase("Nobody else has anything to do: it is your turn."))
+        yours = Phrase("Nobody else has anything to do: it is your turn.")
+        _say(yours if left else Phrase("All is over: nobody has anything left to do."))
     now = going.clock.now()
     _say(Phrase("In the rehearsal it is now {when}.", when=moment(now)))
-    rows = [row for name in going.cast if (row := kept(going.store, name)) and not row.over]
-    _arrows(found.hints or [on(row) for row in rows], where)
+    _arrows(found.hints or left, where)
     happened = [said(sentence) for sentence in found.happened]
     _end({"ok": True, "now": now.isoformat(), "seconds": found.passed.total_seconds(), "done": happened}, as_json)
 

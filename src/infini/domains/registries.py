@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -57,4 +57,4 @@ def rule_for(domain: str) -> RegistryRule:
         raise RefusedError(
             f"No transfer rules are known for .{tld} ({domain}): read its registry's, add a row to {_DATA.name}"
         )
-    return rules["*"]
+    return replace(rules["*"], tld=tld)

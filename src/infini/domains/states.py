@@ -764,9 +764,14 @@ def refuse_price(e: Evidence) -> Iterator[Refusal]:
         yield Refusal("no-quote", "L'essai de commande (à blanc) n'a pas été fait, ou a plus de 24 heures.")
     elif e.confirmed_price is None or e.confirmed_price < (e.quote.price or 0):
         price = "inconnu" if e.quote.price is None else f"{e.quote.price:.2f} €"
+        lacks = (
+            "n'est pas confirmé"
+            if e.confirmed_price is None
+            else f"dépasse ce qui a été accepté ({e.confirmed_price:.2f} €)"
+        )
         yield Refusal(
             "price-unconfirmed",
-            f"Le prix ({price}) n'est pas confirmé : un humain doit l'accepter. Commander ne se défait pas.",
+            f"Le prix ({price}) {lacks} : un humain doit l'accepter. Commander ne se défait pas.",
         )
 
 

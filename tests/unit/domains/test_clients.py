@@ -168,7 +168,8 @@ def test_every_fault_that_heals_heals(gandi: Gandi, sim: Simulation, rdap: Rdap)
     assert from_livedns(NAME, export.records) == from_livedns(NAME, RECORDS)
 
 
-def test_a_record_added_between_two_pages(gandi: Gandi, sim: Simulation, world: World) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_record_added_between_two_pages(gandi: Gandi, sim: Simulation, world: World, times: int) -> None:
     world.set_records(
         NAME,
         [
@@ -176,10 +177,10 @@ def test_a_record_added_between_two_pages(gandi: Gandi, sim: Simulation, world: 
             for number in range(250)
         ],
     )
-    sim.world.faults.add("page-change", face="gandi")
+    sim.world.faults.add("page-change", face="gandi", times=times)
     export = gandi.export(NAME)
-    assert sim.world.faults.struck["page-change"] == 1
-    assert len({entry["rrset_name"] for entry in export.records}) == len(export.records) == 251
+    assert sim.world.faults.struck["page-change"] == times
+    assert len({entry["rrset_name"] for entry in export.records}) == len(export.records) == 250 + times
 
 
 @pytest.mark.parametrize("kind", HALTING)

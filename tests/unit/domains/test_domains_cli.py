@@ -143,6 +143,21 @@ def test_advance_goes_as_far_as_it_may_and_says_what_to_type(run):
     assert run("rollback", "abandon.test", "--to", "CONSENTED", "--json")["steps"][0]["action"] == "remove-zone"
 
 
+def test_a_step_says_whose_turn_it_is_from_the_first_to_the_last(run):
+    def step():
+        return run("rehearse", "--keep", str(run.folder), "--step", rehearsal=False)
+
+    begun = step()
+    assert "c'est à vous" in begun
+    assert arrows(begun) == [f"./infini domains plan abandon.test --rehearsal {run.folder}"]
+    run("advance", "abandon.test", "--apply")
+    run("decide", "abandon.test", "abandon", "reason=le membre reste")
+    run("advance", "abandon.test", "--apply")
+    ended = step()
+    assert "plus personne n'a rien à faire" in ended
+    assert arrows(ended) == []
+
+
 def test_the_board_is_written(run, tmp_path):
     run("advance", "--apply")
     page, table = tmp_path / "board.html", tmp_path / "board.csv"
@@ -188,11 +203,7 @@ def test_a_fleet_is_rehearsed(monkeypatch):
 def page_commands(page, tmp_path):
     """Return what the page has one type, in its order, its folders put elsewhere."""
     blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
-    return [elsewhere(line, tmp_path) for block in blocks for line in block.splitlines()]
-
-
-def elsewhere(command, tmp_path):
-    return re.sub(r"\B/tmp\b", str(tmp_path), " ".join(command.split()))
+    return [re.sub(r"\B/tmp\b", str(tmp_path), line) for block in blocks for line in block.splitlines()]
 
 
 def test_the_page_can_be_typed_from_the_top(newcomer, tmp_path):
@@ -207,10 +218,9 @@ def test_the_page_can_be_typed_from_the_top(newcomer, tmp_path):
     assert newcomer.said.splitlines()[-1] == "La preuve est complète."
     assert len(newcomer.typed) < 40
 
-    begin = re.search(r"`(\./infini domains rehearse --keep\s+/tmp/retour[^`]*)`", back).group(1)
-    newcomer.types(elsewhere(begin, tmp_path))
+    begin, undo, resume = page_commands(back.partition("## Essayer")[0], tmp_path)
+    newcomer.types(begin)
     newcomer.goes_on("bascule faite")
-    undo, resume = page_commands(back.partition("## Essayer")[0], tmp_path)
     newcomer.types(undo)
     newcomer.goes_on("revenu en arrière")
     assert newcomer.offered == [resume]

@@ -22,6 +22,10 @@ def test_each_registry_has_its_rules(domain, reserve, lock):
     assert (rule.reserve_days, rule.lock60) == (reserve, lock)
 
 
+def test_common_rules_name_the_domain_they_are_asked_for():
+    assert rule_for("asso.coop").tld == "coop"
+
+
 def test_a_refusal_is_slow_at_afnic_only():
     assert rule_for("asso.fr").refusal_days == 22
     assert rule_for("asso.org").refusal_days is None

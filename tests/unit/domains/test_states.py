@@ -227,6 +227,15 @@ def test_each_interlock_of_the_order_refuses(code, change):
     assert not (verdict.allowed and verdict.action == "order")
 
 
+def test_a_price_above_what_was_accepted_says_both():
+    unsaid, too_little = (
+        next(refusal.says for refusal in interlocks(replace(before_order(), confirmed_price=price), "order"))
+        for price in (None, 11.99)
+    )
+    assert "(12.00 €) n'est pas confirmé" in unsaid
+    assert "(12.00 €) dépasse ce qui a été accepté (11.99 €)" in too_little
+
+
 def test_every_refusal_is_a_sentence_that_says_who_acts():
     cases = [(before_switch(), "switch", SWITCH), (before_order(), "order", ORDER)]
     for base, action, table in cases:

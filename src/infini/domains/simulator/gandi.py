@@ -369,8 +369,9 @@ class GandiFace(Face):
         if call.fault == "zone-edited":
             self.world.set_rrset(holding.name, "edited-by-somebody", "TXT", 10800, ['"hello"'])
         if call.fault == "page-change" and "Link" in found.headers:
+            times = sum(one["rrset_name"].startswith("added-meanwhile") for one in holding.records)
             new = {
-                "rrset_name": "added-meanwhile",
+                "rrset_name": f"added-meanwhile{times or ''}",  # at Gandi, a zone never holds an rrset twice
                 "rrset_type": "TXT",
                 "rrset_ttl": 10800,
                 "rrset_values": ['"hello"'],
