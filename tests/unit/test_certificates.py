@@ -220,6 +220,19 @@ def test_a_half_obtained_certificate_is_left_alone(program, host):
     assert program.deploy(host, ["velo.test"]) == []
 
 
+def test_a_certificate_of_another_key_is_never_served_and_obtained_again(program, host):
+    program.deploy(host, ["velo.test"])
+    served = (host.deploy / "velo.test.pem").read_text()
+    make_certificate(host.base, "velo.test", "www.velo.test", stamp="2")
+    key = host.base / "certs/velo.test/privkey.pem"
+    key.unlink()
+    key.symlink_to("privkey-1.pem")
+    assert program.deploy(host, ["velo.test"]) == []
+    assert (host.deploy / "velo.test.pem").read_text() == served
+    state = program.status(host, program.Ledger(host.base / "ledger"), program.time.time())
+    assert (state["due"], state["undeployed"]) == ({"velo.test": "missing"}, [])
+
+
 def test_a_name_no_longer_declared_is_archived_not_destroyed(program, host):
     program.deploy(host, ["velo.test"])
     pem = host.deploy / "velo.test.pem"
@@ -301,9 +314,10 @@ def test_an_authority_that_forgot_us_is_registered_with_again(program, host, mon
     (host.base / "accounts").mkdir()
     forgot = "Processing bourg.test\nurn:ietf:params:acme:error:accountDoesNotExist\n"
     said = fake_dehydrated(host, program, monkeypatch, [(forgot, {"bourg.test"}), ("Processing bourg.test\n", set())])
+    monkeypatch.setattr(program.time, "sleep", lambda seconds: said.append(f"{seconds} s"))
     ledger = program.Ledger(host.base / "ledger")
     program.renew(host, ledger, patient=True)
-    assert said == ["--register", "--cron", "--register", "--cron", "--cleanup"]
+    assert said == ["--register", "--cron", "--register", "1 s", "--cron", "--cleanup"]
     assert not ledger.failures
     assert not (host.base / "accounts").exists()
     assert list((host.base / "archive").glob("accounts-*"))

@@ -114,8 +114,19 @@ def declared(domains: str) -> dict[str, frozenset[str]]:
     return {words[0]: frozenset(words) for words in lines}
 
 
+def fits(folder: Path) -> bool:
+    """Say whether a certificate is all there and belongs to its key: HAProxy would not start with another pair."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / "fullchain.pem", folder / "privkey.pem")
+    except OSError:  # ssl's own errors, too
+        return False
+    return True
+
+
 def describe(certificate: Path) -> dict[str, Any]:
-    """Say until when a certificate lasts and for which names."""
+    """Say until when a certificate lasts and for which names. Raises ValueError where it would not serve."""
+    if not fits(certificate.parent):
+        raise ValueError(f"{certificate} does not belong to its key")
     command = ["openssl", "x509", "-noout", "-enddate", "-ext", "subjectAltName", "-in", str(certificate)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     end = re.search(r"notAfter=(.+)", text)
@@ -136,7 +147,7 @@ def held(settings: Settings, ledger: Ledger) -> dict[str, dict[str, Any]]:
         try:
             read[key] = found[link.parent.name] = ledger.read.get(key) or describe(link)
         except (ValueError, subprocess.CalledProcessError):
-            continue  # unreadable is as good as missing: it will be obtained again
+            continue  # unfit is as good as missing: it will be obtained again
     ledger.read = read
     return found
 
@@ -263,7 +274,7 @@ def text_of(path: Path) -> str:
 
 def hand_over(settings: Settings, front: HAProxy, name: str) -> bool:
     """Hand one certificate over; say whether there was anything to do."""
-    if not undeployed(settings, [name]):
+    if not undeployed(settings, [name]) or not fits(settings.base / "certs" / name):
         return False
     pem = settings.deploy / f"{name}.pem"
     write_secret(pem, bundle(settings, name))
@@ -363,6 +374,8 @@ def attempt(settings: Settings, ledger: Ledger, wanted: dict[str, frozenset[str]
         forget_accounts(settings)
         register()
     if remaining and re.search("accountDoesNotExist|badNonce", output):
+        # It names its files by the second: within the same one it would pair the new request with the old key.
+        time.sleep(1)
         output = obtain(settings, remaining, wanted)
         remaining = still_due(settings, ledger, wanted, remaining)
     reasons = complaints(output)
