@@ -264,7 +264,8 @@ def drift(inventory: InventoryOption = "staging", as_json: JsonOption = False) -
     for found in answer["files"]:
         _say(f"{found['host']}: {found['path']}\n{found['diff']}")
     if answer["files"]:
-        _say(f"{len(answer['files'])} files differ from what we wrote.")
+        count = len(answer["files"])
+        _say(f"{count} file{'s differ' if count > 1 else ' differs'} from what we wrote.")
     elif answer["ok"]:
         _say("No managed file was edited by hand.")
     if "error" in answer:

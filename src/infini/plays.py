@@ -55,7 +55,7 @@ def _weight(task: dict[str, Any], folder: Path) -> int:
         return _tasks(folder / imported)
     if role:
         return _tasks(ROOT / "roles" / role["name"] / "tasks" / role.get("tasks_from", "main.yml"))
-    return 0 if "ansible.builtin.meta" in task else 1
+    return 1
 
 
 def count_tasks(playbook: Path) -> int:

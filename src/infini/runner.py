@@ -130,7 +130,7 @@ class _Watcher:
     """Turns runner events into progress on standard error and into the RunResult."""
 
     def __init__(self, result: RunResult, progress: Progress | None, total: int) -> None:
-        self.result, self.progress = result, progress
+        self.result, self.progress, self.total = result, progress, total
         self.bar = progress.add_task("starting", total=total or None) if progress else None
 
     def __call__(self, event: Mapping[str, Any]) -> bool:
@@ -139,6 +139,7 @@ class _Watcher:
         kind = event["event"]
         if kind in ("playbook_on_task_start", "playbook_on_handler_task_start"):
             self.result.tasks += 1
+            self.total += kind == "playbook_on_handler_task_start"
             self._show(data)
         elif kind in ("runner_on_ok", "runner_on_failed", "runner_on_unreachable"):
             self._keep(kind, data)
@@ -148,7 +149,9 @@ class _Watcher:
 
     def _show(self, data: Mapping[str, Any]) -> None:
         if self.progress and self.bar is not None:
-            self.progress.update(self.bar, completed=self.result.tasks, description=data.get("task", ""))
+            self.progress.update(
+                self.bar, completed=self.result.tasks, total=self.total, description=data.get("task", "")
+            )
 
     def _keep(self, kind: str, data: Mapping[str, Any]) -> None:
         host, task, result = data.get("host", ""), data.get("task", ""), data.get("res", {})

@@ -28,8 +28,8 @@ def test_tasks_are_counted_through_blocks_and_imports(tmp_path, monkeypatch):
     write(tmp_path / "roles/one/tasks/more.yml", "- {c: 3}\n- {ansible.builtin.meta: flush_handlers}\n")
     write(tmp_path / "roles/one/meta/argument_specs.yml", "argument_specs: {}\n")
     book = write(tmp_path / "site.yml", "- {hosts: all, gather_facts: true, tasks: [{d: 4}], roles: [one]}\n")
-    # facts, d, the contract of the role, a, b, c
-    assert plays.count_tasks(book) == 6
+    # facts, d, the contract of the role, a, b, c, the handlers' turn
+    assert plays.count_tasks(book) == 7
 
 
 def test_encrypted_values_are_texts(tmp_path):

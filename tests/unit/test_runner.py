@@ -27,6 +27,15 @@ def test_counts_come_from_the_stats():
     assert result.as_json()["changed"] == 2
 
 
+def test_a_handler_makes_the_run_longer_instead_of_passing_its_end():
+    progress = runner._progress()
+    watcher = _Watcher(RunResult(log=ROOT / "log"), progress, 1)
+    watcher({"event": "playbook_on_task_start", "event_data": {"task": "a"}})
+    watcher({"event": "playbook_on_handler_task_start", "event_data": {"task": "Reload a"}})
+    bar = progress.tasks[0]
+    assert (bar.completed, bar.total, bar.description) == (2, 2, "Reload a")
+
+
 def test_the_first_failure_is_the_sentence():
     failed = {"host": "web", "task": "Write the tree", "res": {"msg": "nginx is not Apache"}}
     result = watch(("runner_on_failed", failed), ("runner_on_failed", {**failed, "host": "anatole"}))
