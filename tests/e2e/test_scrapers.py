@@ -8,6 +8,7 @@ the robots pull at too, so that a limit keyed on too little would hit them.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import threading
@@ -43,9 +44,9 @@ def crowd(inventory, ca_file):
 @pytest.fixture
 def fresh(web):
     """Begin and end with empty counters: a reload forgets them, and what was changed in maps while it ran."""
-    web.check_output("systemctl reload haproxy.service")
+    reload(web)
     yield
-    web.check_output("systemctl reload haproxy.service")
+    reload(web)
 
 
 def tell(web, command):
@@ -53,6 +54,12 @@ def tell(web, command):
     program = "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); "
     program += "s.sendall(sys.argv[1].encode()+b'\\n'); print(s.makefile().read())"
     return web.check_output(f"python3 -c {shlex.quote(program)} {shlex.quote(command)}")
+
+
+def reload(web):
+    """Reload HAProxy, and return once the process before is gone: for a moment it still counts requests."""
+    before = re.search(r"^Pid: (\d+)$", tell(web, "show info"), re.MULTILINE)[1]
+    web.check_output(f"systemctl reload haproxy.service && timeout 60 tail --pid={before} -s 0.1 -f /dev/null")
 
 
 def one(crowd, site, source, *asks):
@@ -63,7 +70,7 @@ def one(crowd, site, source, *asks):
 @pytest.fixture(scope="module")
 def replay(crowd, sites, web, pytestconfig):
     """Play everybody at once; what the front counted is read at once, as a reload forgets it."""
-    web.check_output("systemctl reload haproxy.service")
+    reload(web)
     robots = crowds.robots(SEED, sites["static"])
     people = crowds.people(SEED, sites["spip"], sites["wordpress"], sites["static"])
     with ThreadPoolExecutor(2) as pool:
