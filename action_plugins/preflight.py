@@ -9,6 +9,7 @@ from ansible.plugins.action import ActionBase
 
 from hosting import model
 from infini import ROOT, cards, preflight
+from infini.plain import plain
 
 
 class ActionModule(ActionBase):
@@ -21,7 +22,8 @@ class ActionModule(ActionBase):
         """Return nothing but `changed: false`, or fail with all sentences at once."""
         result = super().run(tmp, task_vars)
         host = task_vars["inventory_hostname"]
-        problems = list(self._problems(task_vars))
+        found = Values(self._templar, {**self._defaults(task_vars), **task_vars})
+        problems = list(self._problems(task_vars, found))
         if problems:
             return {
                 **result,
@@ -29,42 +31,59 @@ class ActionModule(ActionBase):
                 "refused": True,
                 "msg": f"Nothing was touched. In the inventory, for {host}:\n- " + "\n- ".join(problems),
             }
-        return {**result, "changed": False, "notices": list(self._notices(task_vars))}
+        return {**result, "changed": False, "notices": list(self._notices(found))}
 
-    def _problems(self, task_vars):
+    @staticmethod
+    def _roles(task_vars):
+        uses = cards.uses_on(task_vars["inventory_hostname"], task_vars["group_names"], cards.uses(ROOT / "playbooks"))
+        return list(dict.fromkeys(use.role for use in uses))
+
+    def _defaults(self, task_vars):
+        return {name: value for role in self._roles(task_vars) for name, value in preflight.role_defaults(role).items()}
+
+    def _problems(self, task_vars, found):
         specs = {role: preflight.role_spec(role) for role in preflight.all_roles()}
         own = preflight.inventory_spec()
         known = {name for spec in (own, *specs.values()) for name in spec}
         yield from preflight.unknown_variables(task_vars, known)
-        uses = cards.uses_on(task_vars["inventory_hostname"], task_vars["group_names"], cards.uses(ROOT / "playbooks"))
-        roles = list(dict.fromkeys(use.role for use in uses))
-        defaults = {name: value for role in roles for name, value in preflight.role_defaults(role).items()}
-        for spec in (own, *(specs.get(role, {}) for role in roles)):
-            values, errors = self._values(spec, {**defaults, **task_vars})
+        # The inventory's own first: what roles are given is computed from it.
+        for spec in (own, *(specs.get(role, {}) for role in self._roles(task_vars))):
+            values, errors = found.of(spec)
             yield from errors or preflight.contract_errors(spec, values)
-        yield from self._model(task_vars)
+        yield from self._model(found)
 
-    def _values(self, names, variables):
-        """Template what is declared of a contract; what refers to something undefined is a sentence."""
-        self._templar.available_variables = variables
-        values, errors = {}, []
-        for name in names:
-            if name in variables:
-                try:
-                    values[name] = self._templar.template(variables[name])
-                except AnsibleError as error:
-                    errors.append(f"{name} cannot be computed: {error.message}")
-        return values, errors
-
-    def _notices(self, task_vars):
+    @staticmethod
+    def _notices(found):
         """Tell what works today and will not for ever."""
-        values, _ = self._values({"hosting_sites": {}, "php_runtimes": {}}, task_vars)
+        values, _ = found.of(("hosting_sites", "php_runtimes"))
         return model.notices(values.get("hosting_sites", []), values.get("php_runtimes", []))
 
-    def _model(self, task_vars):
+    @staticmethod
+    def _model(found):
         """Check accounts and sites as a whole: what no contract of a single variable can see."""
         names = ("hosting_accounts", "hosting_sites", "hosting_redirections", "hosting_profiles", "php_runtimes")
-        values, _ = self._values(names, task_vars)
+        values, _ = found.of(names)
         accounts, sites, redirections, profiles, runtimes = (values.get(name, []) for name in names)
         versions = [runtime["version"] for runtime in runtimes]
         return model.problems(accounts, [*sites, *redirections], versions, profiles)
+
+
+class Values:
+    """A host's variables, templated once each: what is computed from them later finds plain values."""
+
+    def __init__(self, templar, variables):
+        self._templar, self._variables, self._errors = templar, variables, {}
+        self._left = set(variables)
+
+    def of(self, names):
+        """Return the values of those that are declared, and a sentence for each that cannot be had."""
+        self._templar.available_variables = self._variables
+        names = [name for name in names if name in self._variables]
+        for name in [name for name in names if name in self._left]:
+            self._left.remove(name)
+            try:
+                self._variables[name] = plain(self._templar.template(self._variables[name]))
+            except AnsibleError as error:
+                self._errors[name] = f"{name} cannot be computed: {error.message}"
+        had = {name: self._variables[name] for name in names if name not in self._errors}
+        return had, [self._errors[name] for name in names if name in self._errors]

@@ -21,12 +21,18 @@ options:
     elements: str
     choices: [cards, checks, packages, ports]
     default: [cards]
+  playbook:
+    description: Only the cards of the roles that this playbook applies, named without its suffix; default all.
+    type: str
 """
 
 EXAMPLES = r"""
 - name: Open what the cards declare
   ansible.builtin.debug:
     msg: "{{ lookup('service_cards', 'ports') }}"
+- name: Install what the roles of playbooks/web.yml need
+  ansible.builtin.apt:
+    name: "{{ lookup('service_cards', 'packages', playbook='web') }}"
 """
 
 RETURN = r"""
@@ -48,10 +54,11 @@ from infini.rendered_cards import RenderedCards
 class LookupModule(LookupBase):
     """The door to `infini.rendered_cards` for inventories and plays."""
 
-    def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **_options: Any) -> list[Any]:
+    def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
         """Give one list."""
         what = terms[0] if terms else "cards"
         if what not in ("cards", "checks", "packages", "ports"):
             raise AnsibleError(f"service_cards knows cards, checks, packages and ports, not {what!r}")
-        reader = RenderedCards(self._loader, self._templar, variables or {})
+        self.set_options(var_options=variables, direct=options)
+        reader = RenderedCards(self._loader, self._templar, variables or {}, self.get_option("playbook"))
         return [getattr(reader, what)()]

@@ -250,6 +250,10 @@ def _accounts(accounts: Sequence[Entry], sites: Sequence[Entry], profiles: Seque
                 "and begins with a letter (no dash, no accent)."
             )
     known = [profile["name"] for profile in profiles]
+    versions: dict[str, set[str]] = {}
+    for site in sites:
+        if site.get("php"):
+            versions.setdefault(str(site.get("account")), set()).add(site["php"])
     for account in accounts:
         yield from _access(account)
         yield from _outgoing(account)
@@ -260,9 +264,9 @@ def _accounts(accounts: Sequence[Entry], sites: Sequence[Entry], profiles: Seque
             yield (
                 f"The account {account['name']} has the profile {wanted}, which hosting_profiles does not know: {hint}"
             )
-        versions = {site["php"] for site in sites if site.get("account") == account["name"] and site.get("php")}
-        if own or len(versions) > 1:  # else its profile was judged already
-            yield from _limits(f"The account {account['name']}", own, limits(account, profiles), len(versions))
+        count = len(versions.get(account["name"], ()))
+        if own or count > 1:  # else its profile was judged already
+            yield from _limits(f"The account {account['name']}", own, limits(account, profiles), count)
 
 
 def _access(account: Entry) -> Iterator[str]:

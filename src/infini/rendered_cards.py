@@ -16,10 +16,10 @@ from infini.cards import Render, Use
 
 
 class RenderedCards:
-    """Reads and renders the cards of one host; `loader` and `templar` are those of a lookup plugin."""
+    """Reads and renders the cards of one host, or of one playbook; `loader` and `templar` are a lookup plugin's."""
 
-    def __init__(self, loader: Any, templar: Any, variables: Mapping[str, Any]) -> None:
-        self._loader, self._templar, self._variables = loader, templar, variables
+    def __init__(self, loader: Any, templar: Any, variables: Mapping[str, Any], playbook: str | None = None) -> None:
+        self._loader, self._templar, self._variables, self._playbook = loader, templar, variables, playbook
 
     def cards(self) -> list[dict[str, Any]]:
         """Give the whole cards."""
@@ -45,7 +45,8 @@ class RenderedCards:
 
     def _each(self) -> Iterator[tuple[Use, dict[str, Any], Render]]:
         host, groups = self._variables["inventory_hostname"], self._variables["group_names"]
-        for use in cards.uses_on(host, groups, cards.uses(ROOT / "playbooks")):
+        uses = [use for use in cards.uses(ROOT / "playbooks") if self._playbook in (None, use.playbook)]
+        for use in cards.uses_on(host, groups, uses):
             path = ROOT / "roles" / use.role / "meta" / "service.yml"
             render = self._renderer(use.role)
             if path.is_file() and self._holds(use, render):

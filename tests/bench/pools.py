@@ -411,7 +411,7 @@ def unchanged(run: Run) -> Run:
 
 
 def prepare(ground: Ground, accounts: int) -> float:
-    """Write the playbooks and give the host what is there before: packages, PHP trees, Apache, accounts.
+    """Write the playbooks and give the host what is there before: packages, PHP trees, its base, Apache, accounts.
 
     Return the seconds of the accounts.
     """
@@ -425,7 +425,7 @@ def prepare(ground: Ground, accounts: int) -> float:
     ground.file("nothing.py", "")
     ground.file("deploy.py", DEPLOY)
     made = ground.play(
-        ROOT / "playbooks/php_trees.yml",
+        *(ROOT / f"playbooks/{name}.yml" for name in ("php_trees", "packages", "base")),
         *(ground.directory / name for name in ("web.yml", "pools.yml")),
         variables=emptied(members(accounts)),
     )

@@ -33,11 +33,11 @@ def ask():
     manager = VariableManager(loader, inventory)
     hostvars = HostVars(inventory, manager, loader)
 
-    def asked(plugin, host, *terms):
+    def asked(plugin, host, *terms, **options):
         variables = manager.get_vars(host=inventory.get_host(host))
         variables |= {"hostvars": hostvars, "ansible_facts": FACTS[host]}
         templar = Templar(loader, variables)
-        return lookup_loader.get(plugin, loader=loader, templar=templar).run(list(terms), variables)[0]
+        return lookup_loader.get(plugin, loader=loader, templar=templar).run(list(terms), variables, **options)[0]
 
     return asked
 
@@ -67,6 +67,12 @@ def test_a_host_has_the_cards_of_its_own_plays(ask):
     assert anatole["watch"] == "watch"
     assert not {"front", "sites"} & set(anatole)
     assert {"base"} <= set(web) & set(anatole)
+
+
+def test_a_playbook_installs_what_its_own_roles_need(ask):
+    everything, web = ask("service_cards", "web", "packages"), ask("service_cards", "web", "packages", playbook="web")
+    assert {"apache2", "haproxy"} <= set(web) <= set(everything)
+    assert "mariadb-server" in set(everything) - set(web)
 
 
 def test_every_site_is_looked_at_by_the_watch(ask):
