@@ -71,6 +71,12 @@ packages:
   type: dict
   returned: always
   sample: {"7.4": ["libssl1.1 1.1.1n-0+deb11u5 -> 1.1.1w-0+deb11u1"]}
+outdated:
+  description:
+    - With O(state=present), versions of which something still runs in the tree before, as after a run that was killed.
+  type: list
+  elements: str
+  returned: with O(state=present)
 unused: {description: Trees that stand there and are no longer declared., type: list, elements: str, returned: always}
 """
 
@@ -82,7 +88,7 @@ import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -91,6 +97,7 @@ from ansible.module_utils.hosting.cms_pictures import apt_options
 
 STAMP = "etc/infini-tree.json"
 STATUS = "var/lib/dpkg/status"
+PROCESSES = Path("/proc")
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 # mmdebstrap adds the security updates of a Debian release by itself; this keeps them out where the archive lost some.
 NO_SECURITY = (
@@ -183,6 +190,21 @@ def exchange(one, other):
         raise OSError(number, os.strerror(number), str(other))
 
 
+def roots_in_use():
+    """Return which directories processes have as their root, as (device, inode)."""
+    found = set()
+    for root in PROCESSES.glob("[0-9]*/root"):
+        with suppress(OSError):  # it has ended meanwhile
+            found.add(identity(root))
+    return found
+
+
+def identity(directory):
+    """Return what a directory is known by, whatever it is called."""
+    status = directory.stat()
+    return status.st_dev, status.st_ino
+
+
 def installed(root):
     """Return the versions of a tree's packages by name."""
     return thinking.installed((root / STATUS).read_text())
@@ -246,18 +268,26 @@ class Trees:
         """Build what is missing; return the result."""
         current = read(self.directory)
         todo, unused = plan(current, self.wanted)
+        outdated = [] if self.module.params["prepare"] else self.outdated()
         if not self.module.check_mode:
             self.build(todo)
             if not self.module.params["prepare"]:
                 for version in todo:
                     put_in_place(self.directory, version)
         return {
-            "changed": bool(todo) and not self.module.params["prepare"],
+            "changed": bool(todo or outdated) and not self.module.params["prepare"],
             "built": todo,
             "packages": {},
+            "outdated": outdated,
             "unused": unused,
             "diff": {"before": lines(current, todo), "after": lines(self.wanted, todo)},
         }
+
+    def outdated(self):
+        """Return the versions whose masters still run in the tree before: a run ended between exchange and restart."""
+        olds = {version: self.directory / f"{version}.old" for version in self.wanted}
+        used = roots_in_use()
+        return [version for version, old in olds.items() if old.exists() and identity(old) in used]
 
     def latest(self):
         """Build anew what its release has newer; return the result."""

@@ -5,8 +5,8 @@
 On the bench that INFINI_BENCH names, which must be up. One account attacks; the other's page is asked for at the rate
 that its profile states, and its 95th percentile is compared with that of a quiet host. Who asks has a processor of its
 own, the host and the attackers have the others: each account then gets the share of them that its profile would give it
-on a host with four. The control takes the attacker's limits away (slice, children) and spins again: it must be far
-worse, or the attack was none.
+on a host with four. The control takes away what confines (the accounts' slices, the few children), as with one PHP for
+all, and spins again: it must be far worse, or the attack was none.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -34,7 +35,7 @@ sys.path.append(str(ROOT / "tests/e2e"))
 from members import Site, put, site_of, visitor  # type: ignore[import-not-found]  # the tests' own, found there
 from members import run as on
 
-SECONDS, WAKE_SECONDS = 20.0, 4.0
+SECONDS, QUIET_SECONDS, WAKE_SECONDS = 20.0, 8.0, 4.0
 PER_SECOND = 25
 """What the profile `petit` says that it serves."""
 MADE_FOR = 4
@@ -50,6 +51,14 @@ GREED = "ini_set('memory_limit', -1); $kept = []; while (true) { $kept[] = str_r
 BOMB = "while (true) { $kept[] = @proc_open('sleep 5', [], $pipes); }"
 FILES = "while (true) { $kept[] = @fopen(__FILE__, 'r'); }"
 FILL = "$file = fopen('/tmp/fill', 'w'); while (true) { fwrite($file, str_repeat('x', 1 << 20)); rewind($file); }"
+# Requests that waited at the entrance start the next master: it must stay away for a second.
+REST = """
+for _ in $(seq 30); do
+  systemctl kill --signal KILL {0}; systemctl stop {0}; sleep 1
+  systemctl --quiet is-active {0} || exit 0
+done
+exit 1
+"""
 ATTACKS = {"spin": SPIN, "memory": GREED, "fork": BOMB, "files": FILES, "temporary files": FILL}
 
 Visit = Callable[..., tuple[int, str, Any]]
@@ -83,29 +92,53 @@ def run() -> dict[str, Any]:
 
 
 def _measure(web: Any, visitors: Sequence[Visit], bad: str, good: str, others: set[int]) -> dict[str, dict[str, Any]]:
-    """Measure a quiet host, each attack, all at once, and the control."""
+    """Measure each attack, all at once and the control, and the quiet host before each of them.
+
+    One moment is not another: quiet is what all the quiet moments make together.
+    """
     visit, attack_by = visitors
-    measures = {}
+    quiet, measures = Asked(), {}
+    attacks = {**{attack: {attack: code} for attack, code in ATTACKS.items()}, "all at once": ATTACKS}
     with site_of(web, bad) as attacker, site_of(web, good) as neighbour:
         attacked = partial(_attacked, web, attack_by, attacker, others)
-        measures["quiet"] = _percentile(visit, neighbour)
-        for attack, code in ATTACKS.items():
-            with attacked({attack: code}):
-                measures[attack] = _percentile(visit, neighbour)
-        with attacked(ATTACKS):
-            measures["all at once"] = _percentile(visit, neighbour)
-        with _without_limits(web, attacker), attacked({"spin": SPIN}, UNLIMITED_CHILDREN):
-            measures[CONTROL] = _percentile(visit, neighbour)
-    return measures
+        for what, codes in attacks.items():
+            quiet += _ask(visit, neighbour, QUIET_SECONDS)
+            with attacked(codes):
+                measures[what] = _ask(visit, neighbour, SECONDS).figures()
+        quiet += _ask(visit, neighbour, QUIET_SECONDS)
+        with _without_limits(web, attacker, neighbour), attacked({"spin": SPIN}, UNLIMITED_CHILDREN):
+            measures[CONTROL] = _ask(visit, neighbour, SECONDS).figures()
+    return {"quiet": quiet.figures(), **measures}
 
 
-def _percentile(visit: Visit, site: Site) -> dict[str, Any]:
+@dataclass
+class Asked:
+    """What became of requests: the seconds of those that were answered, and why the others failed."""
+
+    taken: list[float] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def __add__(self, other: Asked) -> Asked:
+        """Put two moments together."""
+        return Asked(self.taken + other.taken, self.failed + other.failed)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what the bench prints."""
+        cuts = statistics.quantiles(self.taken, n=100)
+        return {
+            "requests": len(self.taken) + len(self.failed),
+            "failed": len(self.failed),
+            "p50_ms": round(cuts[49] * 1000, 1),
+            "p95_ms": round(cuts[94] * 1000, 1),
+        }
+
+
+def _ask(visit: Visit, site: Site, seconds: float) -> Asked:
     """Ask for a page at a steady rate, whatever the answers take; an answer counts from when it was due.
 
     The first seconds wake the site's PHP and count for nothing.
     """
-    taken: list[float] = []
-    failed: list[str] = []
+    asked = Asked()
     begin = time.monotonic() + WAKE_SECONDS
 
     def once(due: float) -> None:
@@ -113,23 +146,17 @@ def _percentile(visit: Visit, site: Site) -> dict[str, Any]:
         try:
             status, text, _ = visit(site, "who.php")
         except OSError as error:
-            failed.append(str(error))
+            asked.failed.append(str(error))
             return
         if due >= begin:
-            taken.append(time.monotonic() - due)
+            asked.taken.append(time.monotonic() - due)
         if (status, text) != (200, site.me):
-            failed.append(str(status))
+            asked.failed.append(str(status))
 
-    waking, counted = (int(seconds * PER_SECOND) for seconds in (WAKE_SECONDS, SECONDS))
+    waking, counted = (int(some * PER_SECOND) for some in (WAKE_SECONDS, seconds))
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(once, (begin + number / PER_SECOND for number in range(-waking, counted))))
-    cuts = statistics.quantiles(taken, n=100)
-    return {
-        "requests": len(taken) + len(failed),
-        "failed": len(failed),
-        "p50_ms": round(cuts[49] * 1000, 1),
-        "p95_ms": round(cuts[94] * 1000, 1),
-    }
+    return asked
 
 
 @contextlib.contextmanager
@@ -189,10 +216,10 @@ def _attacked(
     try:
         time.sleep(2)
         yield
-    finally:  # a request that waits at the entrance still may start the next master once
+    finally:
         attackers.kill()
         attackers.join()
-        on(web, "for _ in 1 2 3; do systemctl kill --signal KILL {0}; systemctl stop {0} && break; done", site.master)
+        on(web, REST, site.master)
 
 
 def _keep_at_it(visit: Visit, site: Site, pages: list[str], at_once: int, processors: set[int]) -> None:
@@ -210,23 +237,18 @@ def _keep_at_it(visit: Visit, site: Site, pages: list[str], at_once: int, proces
 
 
 @contextlib.contextmanager
-def _without_limits(web: Any, site: Site) -> Iterator[None]:
-    """Take away what confines the account, as if nobody had thought of it."""
-    group, pool = f"members-{site.account}.slice", f"/etc/php/pools/{site.version}/{site.account}.conf"
-    on(web, "systemctl set-property --runtime {} MemoryMax=infinity TasksMax=infinity CPUQuota=", group)
-    on(
-        web,
-        "cp -p {0} {0}.kept && sed -i {1} {0}",
-        pool,
-        f"s/^pm.max_children.*/pm.max_children = {UNLIMITED_CHILDREN}/",
-    )
+def _without_limits(web: Any, attacker: Site, neighbour: Site) -> Iterator[None]:
+    """Take away what confines accounts: their PHP runs among the services, and the attacker's has many children."""
+    pool = f"/etc/php/pools/{attacker.version}/{attacker.account}.conf"
+    drop_ins = [f"/run/systemd/system/{site.master}.d" for site in (attacker, neighbour)]
+    masters = f"{attacker.master} {neighbour.master}"
+    for folder in drop_ins:
+        on(web, "mkdir -p {0} && printf '[Service]\\nSlice=system.slice\\n' >{0}/bench.conf", folder)
+    many = f"s/^pm.max_children.*/pm.max_children = {UNLIMITED_CHILDREN}/"
+    on(web, "cp -p {0} {0}.kept && sed -i {1} {0}", pool, many)
+    on(web, f"systemctl daemon-reload && systemctl stop {masters}")
     try:
         yield
     finally:
-        on(
-            web,
-            f"mv {{0}}.kept {{0}} && rm -rf {RUNTIME}/{{1}}.d && systemctl daemon-reload && systemctl stop {{2}}",
-            pool,
-            group,
-            site.master,
-        )
+        on(web, "mv {0}.kept {0}", pool)
+        on(web, f"rm -r {' '.join(drop_ins)} && systemctl daemon-reload && systemctl stop {masters}")

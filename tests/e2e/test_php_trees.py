@@ -8,6 +8,7 @@ import base64
 import json
 import shlex
 import subprocess
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -122,6 +123,19 @@ def test_a_tree_is_built_anew_exchanged_and_taken_back_without_a_failed_request(
     assert report["rate"] > RATE * 0.9, report
     assert len(report["masters"]) == 3, report  # before, in the new tree, in the old one again
     assert tree_of(web, f"/proc/{report['masters'][-1]}/root") == first
+
+
+def test_a_run_that_ended_before_the_restart_is_made_good(inventory, web, old):
+    tree = f"/srv/php/{old.version}"
+    with visitors(inventory, old):
+        time.sleep(2)  # starts a master
+    web.check_output(f"rm -rf {tree}.old && cp -a {tree} {tree}.new && mv {tree} {tree}.old && mv {tree}.new {tree}")
+    assert infini("apply", "web")["changed"]
+    with visitors(inventory, old) as report:
+        time.sleep(2)
+    assert report["failed"] == []
+    assert tree_of(web, f"/proc/{report['masters'][-1]}/root") == tree_of(web, tree)
+    assert infini("apply", "web")["changed"] == 0
 
 
 def test_only_something_newer_moves_a_tree_and_it_is_named(web, old):

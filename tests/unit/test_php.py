@@ -244,6 +244,20 @@ def test_the_last_tree_can_be_taken_back_and_forth(tmp_path, capsys, release):
     assert version_in(root / "7.4") == "2"
 
 
+def test_masters_that_still_run_in_the_tree_before_are_told_of(tmp_path, capsys, release, monkeypatch):
+    root, process = tmp_path / "php", tmp_path / "proc/12"
+    for version in ("1", "2"):
+        release(version)
+        run(capsys, root, [WANTED], state="present" if version == "1" else "latest")
+    process.mkdir(parents=True)
+    monkeypatch.setattr(php_trees, "PROCESSES", tmp_path / "proc")
+    for tree, outdated in (("7.4.old", ["7.4"]), ("7.4", [])):
+        (process / "root").unlink(missing_ok=True)
+        (process / "root").symlink_to(root / tree)
+        result = run(capsys, root, [WANTED])
+        assert (result["changed"], result["outdated"], result["built"]) == (bool(outdated), outdated, [])
+
+
 def test_a_mirror_that_is_down_is_a_sentence_and_touches_nothing(tmp_path, capsys, builder, release):
     release("1")
     root = tmp_path / "php"
