@@ -51,13 +51,14 @@ GREED = "ini_set('memory_limit', -1); $kept = []; while (true) { $kept[] = str_r
 BOMB = "while (true) { $kept[] = @proc_open('sleep 5', [], $pipes); }"
 FILES = "while (true) { $kept[] = @fopen(__FILE__, 'r'); }"
 FILL = "$file = fopen('/tmp/fill', 'w'); while (true) { fwrite($file, str_repeat('x', 1 << 20)); rewind($file); }"
-# Requests that waited at the entrance start the next master: it must stay away for a second.
+# Requests that waited at the entrance start the next master: it must stay away for a second. systemd may have given the
+# entrance up by then (five starts in ten seconds), and the next attack would hit nothing.
 REST = """
 for _ in $(seq 30); do
   systemctl kill --signal KILL {0}; systemctl stop {0}; sleep 1
-  systemctl --quiet is-active {0} || exit 0
+  systemctl --quiet is-active {0} || break
 done
-exit 1
+systemctl reset-failed {0} {1}; systemctl start {1} && ! systemctl --quiet is-active {0}
 """
 ATTACKS = {"spin": SPIN, "memory": GREED, "fork": BOMB, "files": FILES, "temporary files": FILL}
 
@@ -219,7 +220,7 @@ def _attacked(
     finally:
         attackers.kill()
         attackers.join()
-        on(web, REST, site.master)
+        on(web, REST, site.master, site.master.replace(".service", ".socket"))
 
 
 def _keep_at_it(visit: Visit, site: Site, pages: list[str], at_once: int, processors: set[int]) -> None:
