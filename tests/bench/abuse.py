@@ -216,11 +216,20 @@ def _attacked(
     attackers.start()
     try:
         time.sleep(2)
+        _require_attack(web, site)
         yield
+        _require_attack(web, site)
     finally:
         attackers.kill()
         attackers.join()
         on(web, REST, site.master, site.master.replace(".service", ".socket"))
+
+
+def _require_attack(web: Any, site: Site) -> None:
+    """Refuse to measure an attack that hits nothing: the children of the master must be at it."""
+    tasks = on(web, "systemctl show --value --property=TasksCurrent {}", site.master)
+    if not tasks.isdigit() or int(tasks) < 2:
+        raise RuntimeError(f"Nobody is attacked: {site.master} has {tasks} processes")
 
 
 def _keep_at_it(visit: Visit, site: Site, pages: list[str], at_once: int, processors: set[int]) -> None:

@@ -101,9 +101,14 @@ def test_keys_and_own_limits_only_where_an_account_has_some():
         "IOWeight=50",
     ]
     assert not [path for path in texts if "chorale" in path]
-    assert {"MemoryMax=512M", "TasksMax=64", "CPUQuota=100%", "IOWeight=100", "MemorySwapMax=0"} <= set(
-        lines(texts["/etc/systemd/system/members-.slice.d/10-limits.conf"])
-    )
+    assert {
+        "MemoryMax=512M",
+        "TasksMax=64",
+        "CPUQuota=100%",
+        "CPUQuotaPeriodSec=5ms",
+        "IOWeight=100",
+        "MemorySwapMax=0",
+    } <= set(lines(texts["/etc/systemd/system/members-.slice.d/10-limits.conf"]))
 
 
 def test_programs_of_members_reach_what_is_declared():
