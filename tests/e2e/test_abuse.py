@@ -329,6 +329,20 @@ def test_an_idle_master_rests_and_nobody_notices(web, visit, attacker):
     assert set(answers) == {(200, attacker.me)}
 
 
+def test_an_entrance_that_systemd_gave_up_is_opened_again(web, visit, attacker):
+    put(web, attacker, "who.php", WHO)
+    entrance = attacker.master.replace(".service", ".socket")
+    state = "systemctl show --property ActiveState --value {}"
+    deadline = time.monotonic() + 60
+    while run(web, state, entrance) != "failed":
+        assert time.monotonic() < deadline, "systemd never gave the entrance up"
+        visit(attacker, "who.php")
+        run(web, "systemctl kill --signal KILL {} || true", attacker.master)
+    assert visit(attacker, "who.php")[0] == 503
+    run(web, "php-pools rest")
+    assert visit(attacker, "who.php")[:2] == (200, attacker.me)
+
+
 def test_only_a_master_that_served_nothing_rests(web, visit, attacker, neighbour):
     put(web, attacker, "who.php", WHO)
     assert visit(attacker, "who.php")[0] == 200
