@@ -4,50 +4,23 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
 from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.parsing.vault import is_encrypted
-from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import filter_loader, lookup_loader, test_loader
 from ansible.utils.display import Display
 from jinja2 import StrictUndefined
 from jinja2.utils import missing
 
-import hosting
 from hosting.tree_model import TreeError, pack, pack_contents
+from infini.engine import EngineAction
 from infini.plain import plain
 from infini.tree_render import Picture, Renderer, environment
 
-# What the host runs: read a letter from standard input, then import the engine from it and answer with a line of JSON.
-OPEN = "import sys, json, zlib; letter = json.loads(zlib.decompress(sys.stdin.buffer.read())); exec(letter['boot'])"
-BOOT = """
-import importlib.machinery
-
-class Engine:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        package, _dot, inner = name.partition(".")
-        if package == "hosting" and (not inner or inner in letter["sources"]):
-            return importlib.machinery.ModuleSpec(name, Engine, is_package=not inner)
-
-    create_module = staticmethod(lambda spec: None)
-
-    @staticmethod
-    def exec_module(module):
-        name = module.__name__.partition(".")[2]
-        exec(compile(letter["sources"].get(name, ""), name + ".py", "exec"), module.__dict__)
-
-sys.meta_path.insert(0, Engine)
-from hosting.tree_door import answer
-print(json.dumps(answer(letter["asked"], **letter["options"])))
-"""
 CONFIRMATION = "Confirm the trees"
 # Already lazy, or so large that nobody wants all of it.
 AS_THEY_ARE = {"hostvars"}
@@ -59,12 +32,11 @@ def handlers(notified: list[str]) -> list[str]:
     return [name for name in notified if name.removeprefix("Reload ") not in restarted]
 
 
-class ActionModule(ActionBase):
+class ActionModule(EngineAction):
     """Renders here, compares and writes there."""
 
     TRANSFERS_FILES = False
-    _supports_check_mode = True
-    _supports_diff = True
+    engine = "tree"
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Make the host look like the tree, in one round trip when it already does."""
@@ -75,7 +47,7 @@ class ActionModule(ActionBase):
                 "source": {"type": "path"},
                 "name": {"type": "str"},
                 "confirm": {"type": "bool", "default": False},
-                "write": {"type": "bool", "default": True},
+                "left": {"type": "list", "elements": "str"},
                 "prune": {"type": "bool", "default": True},
             }
         )
@@ -93,7 +65,7 @@ class ActionModule(ActionBase):
 
     def _carry(self, picture: Picture, task_vars: dict[str, Any]) -> dict[str, Any]:
         request = {"request": picture.request.pack()}
-        result = self._ask(request, task_vars)
+        result = self.ask(request, task_vars)
         if result.get("failed") or result.get("interrupted"):
             return _told_of_interruption(result)
         put_back = result.get("put_back")
@@ -101,7 +73,7 @@ class ActionModule(ActionBase):
         if result["changed"] and (wants_diff or not self._task.check_mode):
             contents = {path: picture.contents[path] for path in result["need"]}
             request["contents"] = pack_contents(contents)
-            result = self._ask(request, task_vars)
+            result = self.ask(request, task_vars)
         if put_back:
             result["put_back"] = put_back
             Display().warning(
@@ -116,36 +88,6 @@ class ActionModule(ActionBase):
         if not result.get("failed"):
             self._notify(result)
         return result
-
-    def _ask(self, asked: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Ask the engine on the host.
-
-        A module costs 0.3 s before its first line (Ansible packs 60 files for it, and the host compiles them), ten
-        times what comparing a thousand files takes. So the engine travels alone, the way Ansible sends its modules;
-        where that cannot feed a command's standard input, it goes as an ordinary module.
-        """
-        python = self._python(task_vars)
-        if python is None or not self._is_pipelining_enabled("new"):
-            return self._execute_module("host_tree", asked, task_vars=task_vars)
-        sources = {
-            path.stem: path.read_text(encoding="utf-8") for path in Path(hosting.__file__).parent.glob("tree*.py")
-        }
-        options = {"check_mode": self._task.check_mode, "diff": self._task.diff}
-        letter = {"boot": BOOT, "sources": sources, "asked": asked, "options": options}
-        command = f"{shlex.quote(python)} -I -c {shlex.quote(OPEN)}"
-        done = self._low_level_execute_command(command, in_data=zlib.compress(json.dumps(letter).encode(), 1))
-        lines = done["stdout"].strip().splitlines()
-        if done["rc"] != 0 or not lines:
-            said = (done["stderr"].strip() or done["stdout"].strip()).splitlines()[-5:]
-            return {"failed": True, "msg": f"host_tree ended with status {done['rc']} on the host: {' '.join(said)}"}
-        answer: dict[str, Any] = json.loads(lines[-1])
-        return answer
-
-    def _python(self, task_vars: dict[str, Any]) -> str | None:
-        """Return the host's Python, or nothing where Ansible would have to look for it."""
-        python = task_vars.get("ansible_python_interpreter") or constants.config.get_config_value("INTERPRETER_PYTHON")
-        python = str(self._templar.template(python))
-        return python if python.startswith("/") else None
 
     def _notify(self, result: dict[str, Any]) -> None:
         """Call the handlers of the files that changed.
@@ -166,7 +108,7 @@ class ActionModule(ActionBase):
         if self._task.check_mode:
             return {"changed": False}
         arguments = {"confirm": True, "request": pack({"run": self._run()})}
-        return self._ask(arguments, task_vars)
+        return self.ask(arguments, task_vars)
 
     @staticmethod
     def _run() -> str:
@@ -197,7 +139,7 @@ class ActionModule(ActionBase):
             overwrite=tuple(variables.paths("host_tree_overwrite")),
             allow_removal=tuple("/" + path.strip("/") for path in variables.paths("host_tree_allow_removal")),
             run=self._run() if self._can_confirm() else "",
-            write=arguments["write"],
+            left=None if arguments["left"] is None else tuple(arguments["left"]),
             prune=arguments["prune"],
         )
 

@@ -41,12 +41,12 @@ options:
     description: Write nothing, but note that the handlers of this run have run. Only useful in a handler.
     type: bool
     default: false
-  write:
+  left:
     description:
-      - Whether to write what the tree declares. C(false) only removes what it does not declare any more, after an
-        earlier task of the same tree with O(prune=false).
-    type: bool
-    default: true
+      - What an earlier task of the same tree with O(prune=false) said that it left. Only this is removed, and nothing
+        is written.
+    type: list
+    elements: str
   prune:
     description:
       - Whether to remove what the tree does not declare any more. C(false) leaves that to a later task of the same
@@ -139,7 +139,7 @@ def main() -> None:
             "source": {"type": "path"},
             "name": {"type": "str"},
             "confirm": {"type": "bool", "default": False},
-            "write": {"type": "bool", "default": True},
+            "left": {"type": "list", "elements": "str"},
             "prune": {"type": "bool", "default": True},
             "request": {"type": "str", "no_log": True},
             "contents": {"type": "str", "no_log": True},

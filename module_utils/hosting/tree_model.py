@@ -87,8 +87,8 @@ class Request:
     validations: tuple[Validation, ...] = ()
     notifications: tuple[Notification, ...] = ()
     run: str = ""  # this playbook run, when it can confirm that its handlers ran
-    write: bool = True
     prune: bool = True  # else what is no longer declared is judged now and removed by a later task
+    left: tuple[str, ...] | None = None  # this is the later task: remove these, write nothing
 
     def is_secret(self, path: str) -> bool:
         """Tell whether a path's content must never be shown."""
@@ -120,8 +120,8 @@ class Request:
         return cls(
             name=raw["name"],
             run=raw["run"],
-            write=raw["write"],
             prune=raw["prune"],
+            left=None if raw["left"] is None else tuple(raw["left"]),
             entries=tuple(Entry(**entry) for entry in raw["entries"]),
             validations=tuple(
                 Validation(tuple(v["files"]), tuple(v["command"]), v["quarantine"]) for v in raw["validations"]

@@ -80,13 +80,15 @@ def plan(request: Request, memory: Memory, host: Host) -> Plan:
     """Return what turns the host into the picture that the tree shows of it."""
     planner = _Planner(request, memory, host)
     planner.refuse_impossible_shapes()
-    if request.write:
+    if request.left is None:
         planner.make_parents()
         planner.write_entries()
         planner.remove_absent()
-    planner.remove_forgotten()
-    planner.prune_owned()
-    planner.brake()
+        planner.remove_forgotten()
+        planner.prune_owned()
+        planner.brake()
+    else:
+        planner.remove_left(request.left)
     return planner.result()
 
 
@@ -199,6 +201,19 @@ class _Planner:
             else:
                 self.refuse(path, "left the tree, but was edited by hand since we wrote it", NOTHING)
 
+    def remove_left(self, paths: tuple[str, ...]) -> None:
+        """Remove what an earlier task left: the brake judged it then, beside the new files that take its place."""
+        for path in paths:
+            known, stands = self.memory.files.get(path), self.state(path)
+            if not known and self.set_of(path) not in self.request.owned:
+                raise TreeError(f"{shown(path)} is not this tree's to remove: nothing was changed")
+            if stands.kind in (MISSING, DIRECTORY, OTHER) or self.belongs_to_another(path):
+                continue
+            if not known or stands.holds_the_same_as(known.state) or self.request.may_overwrite(path):
+                self.remove(path)
+            else:
+                self.refuse(path, "left the tree, but was edited by hand since we wrote it", NOTHING)
+
     def prune_owned(self) -> None:
         ours = set(self.entries) | set(self.memory.files) | set(self.request.absent)
         for directory, paths in self.host.owned_contents.items():
@@ -248,9 +263,8 @@ class _Planner:
             for entry in self.request.entries
             if entry.kind != DIRECTORY
         }
-        if not self.request.write:
-            removed = {step.path for step in self.steps}
-            files = {path: known for path, known in self.memory.files.items() if path not in removed}
+        if self.request.left is not None:
+            files = {path: known for path, known in self.memory.files.items() if path not in self.request.left}
         files.update({path: self.memory.files[path] for path in self.left if path in self.memory.files})
         made = {step.path for step in self.steps if step.action == MAKE}
         directories = tuple(sorted(made | set(self.memory.directories)))
@@ -259,7 +273,7 @@ class _Planner:
             files=files,
             directories=directories,
             left=tuple(self.left),
-            quarantined={} if self.request.write else self.memory.quarantined,
+            quarantined={} if self.request.left is None else self.memory.quarantined,
         )
         return Plan(tuple(self.steps), tuple(self.refusals), memory)
 

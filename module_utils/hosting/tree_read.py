@@ -95,8 +95,10 @@ def read_host(request: Request, memory: Memory, *, others: Callable[[str], State
     for entry in request.entries:
         uid, gid = owners.ids(entry)
         wanted[entry.path] = State(entry.kind, entry.content, entry.mode, uid, gid)
-    owned = {directory: tuple(_files_below(directory)) for directory in request.owned}
-    paths = {*wanted, *memory.files, *request.absent, *(path for paths in owned.values() for path in paths)}
+    owned, paths = {}, {*wanted, *(request.left or ())}
+    if request.left is None:
+        owned = {directory: tuple(_files_below(directory)) for directory in request.owned}
+        paths |= {*memory.files, *request.absent, *(path for paths in owned.values() for path in paths)}
     parents = Parents()
     for entry in request.entries:
         parents.check(os.path.dirname(entry.path))

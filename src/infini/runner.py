@@ -174,7 +174,8 @@ class _Watcher:
 def _cause(result: Mapping[str, Any]) -> str:
     """Pick what to tell from a failed task's result."""
     said = str(result.get("msg") or "").strip()
-    details = str(result.get("stderr") or result.get("module_stderr") or "").strip().splitlines()[-3:]
+    streams = (result.get(name) for name in ("stderr", "module_stderr", "stdout"))
+    details = str(next(filter(None, streams), "")).strip().splitlines()[-3:]
     return "\n  ".join([said, *details] if details and details[-1] not in said else [said]) or "no message"
 
 

@@ -107,14 +107,17 @@ class Renderer:
             _only(validation, {"files", "command", "quarantine"}, f"{path}, validate")
         return sidecar
 
-    def picture(self, **variables: tuple[str, ...] | str | bool) -> Picture:
-        """Return what the host should look like; `variables` go into the request as they are."""
+    def picture(self, *, left: tuple[str, ...] | None = None, **variables: tuple[str, ...] | str | bool) -> Picture:
+        """Return what the host should look like; `variables` go into the request as they are.
+
+        Where only what is `left` of before should go, no file is rendered.
+        """
         entries: dict[str, Entry] = {}
         contents: dict[str, bytes] = {}
         notifications = [
             Notification(pattern, _names(handlers)) for pattern, handlers in self.part("notify", {}).items()
         ]
-        for item in self.items():
+        for item in self.items() if left is None else ():
             attributes = self.attributes(item.path, item.local)
             if not _flag(attributes.get("when", True), f"when of {item.path}"):
                 continue
@@ -141,6 +144,7 @@ class Renderer:
                 for v in self.part("validate", [])
             ),
             notifications=tuple(notifications),
+            left=left,
             **variables,  # type: ignore[arg-type]  # checked against the spec before
         )
         return Picture(request, contents)

@@ -330,21 +330,41 @@ def test_what_is_no_longer_declared_can_wait_for_a_later_task(world):
     assert sorted(os.listdir(world.path("etc/pools"))) == ["by-hand", "new", "old"]
     assert not world.look(new, owned=["etc/pools"], prune=False)["changed"]
     assert world.drift() == []
-    result = world.apply(new, owned=["etc/pools"], write=False)
+    assert sorted(paths(world.look({}, left=result["left"], owned=["etc/pools"], check_mode=True))) == [
+        "by-hand",
+        "old",
+    ]
+    result = world.apply({}, left=result["left"], owned=["etc/pools"])
     assert sorted(paths(result, "remove")) == ["by-hand", "old"]
     assert result["left"] == []
     assert os.listdir(world.path("etc/pools")) == ["new"]
     assert not world.look(new, owned=["etc/pools"])["changed"]
 
 
-def test_task_that_only_removes_writes_nothing(world):
-    world.apply({"etc/pools/old": "x"}, owned=["etc/pools"])
-    new = {"etc/pools/new": "x", "elsewhere/new": "x"}
-    assert paths(world.look(new, owned=["etc/pools"], write=False, check_mode=True)) == ["old"]
-    world.apply(new, owned=["etc/pools"], write=False)
-    assert os.listdir(world.path("etc/pools")) == []
+def test_task_that_removes_what_was_left_touches_nothing_else(world):
+    both = {"etc/pools/old": "x", "etc/pools/new": "x", "elsewhere/new": "x"}
+    world.apply(both, owned=["etc/pools"])
+    new = {name: text for name, text in both.items() if not name.endswith("old")}
+    left = world.apply(new, owned=["etc/pools"], prune=False)["left"]
+    world.write("etc/pools/by-hand", "came after it")
+    world.apply({}, left=left, owned=["etc/pools"])
+    assert sorted(os.listdir(world.path("etc/pools"))) == ["by-hand", "new"]
     assert world.drift() == []
-    assert paths(world.apply(new, owned=["etc/pools"]), "write") == ["new", "new"]
+    assert not world.look(new, prune=False)["changed"]
+
+
+def test_task_that_removes_what_was_left_spares_edits_and_strangers(world):
+    world.apply({"etc/pools/old": "x", "elsewhere/mine": "x"}, owned=["etc/pools"])
+    left = world.apply({"elsewhere/mine": "x"}, owned=["etc/pools"], prune=False)["left"]
+    world.write("etc/pools/old", "by hand")
+    world.write("elsewhere/theirs", "x")
+    with pytest.raises(TreeError, match="edited by hand"):
+        world.apply({}, left=left, owned=["etc/pools"])
+    with pytest.raises(TreeError, match="not this tree's to remove"):
+        world.apply({}, left=[world.path("elsewhere/theirs")], owned=["etc/pools"])
+    os.remove(world.path("etc/pools/old"))
+    assert not world.look({}, left=left, owned=["etc/pools"])["changed"]
+    assert world.drift() == []
 
 
 def test_brake_judges_what_is_left_beside_what_takes_its_place(world):
@@ -354,12 +374,11 @@ def test_brake_judges_what_is_left_beside_what_takes_its_place(world):
     with pytest.raises(TreeError, match="remove 5 of the 5"):
         world.look({}, owned=["etc/pools"], prune=False)
     world.apply(new, owned=["etc/pools"], prune=False)
-    world.apply(new, owned=["etc/pools"], prune=False)  # the later task never came
-    world.apply(new, owned=["etc/pools"], write=False)
+    left = world.apply(new, owned=["etc/pools"], prune=False)["left"]  # the later task never came
+    world.apply({}, left=left, owned=["etc/pools"])
     assert os.listdir(world.path("etc/pools")) == ["8.2"]
-    world.apply(new, owned=["etc/pools"], prune=False)
     with pytest.raises(TreeError, match="remove 5 of the 5"):
-        world.look({}, owned=["etc/pools"], write=False)
+        world.look({}, owned=["etc/pools"], prune=False)
 
 
 def test_memory_of_an_earlier_version_is_understood():

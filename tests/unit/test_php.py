@@ -10,6 +10,7 @@ import threading
 
 import php_trees
 import pytest
+from ansible.module_utils.hosting import php_door
 from ansible.module_utils.testing import patch_module_args
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,9 +61,9 @@ def test_each_pool_has_an_entrance_and_the_packages_own_master_stays_down():
 
 @given(DESCRIPTIONS, DESCRIPTIONS)
 def test_second_run_builds_nothing_and_no_tree_is_removed(current, wanted):
-    build, unused = php_trees.plan(current, wanted)
+    build, unused = php_door.plan(current, wanted)
     after = {**current, **{version: wanted[version] for version in build}}
-    assert php_trees.plan(after, wanted) == ([], unused)
+    assert php_door.plan(after, wanted) == ([], unused)
     assert set(unused) == set(current) - set(wanted)
 
 
@@ -81,7 +82,10 @@ def builder(tmp_path, monkeypatch):
 
 
 def run(capsys, directory, trees, **more):
-    with patch_module_args({"directory": str(directory), "trees": trees, **more}), pytest.raises(SystemExit):
+    with (
+        patch_module_args({"directory": str(directory), "trees": trees, "_ansible_diff": True, **more}),
+        pytest.raises(SystemExit),
+    ):
         php_trees.main()
     return json.loads(capsys.readouterr().out)
 
@@ -250,7 +254,7 @@ def test_masters_that_still_run_in_the_tree_before_are_told_of(tmp_path, capsys,
         release(version)
         run(capsys, root, [WANTED], state="present" if version == "1" else "latest")
     process.mkdir(parents=True)
-    monkeypatch.setattr(php_trees, "PROCESSES", tmp_path / "proc")
+    monkeypatch.setattr(php_door, "PROCESSES", tmp_path / "proc")
     for tree, outdated in (("7.4.old", ["7.4"]), ("7.4", [])):
         (process / "root").unlink(missing_ok=True)
         (process / "root").symlink_to(root / tree)
@@ -283,7 +287,7 @@ def test_a_tree_is_never_missing_while_it_is_exchanged(tmp_path):
     watcher = threading.Thread(target=look)
     watcher.start()
     for _ in range(200):
-        php_trees.put_in_place(tmp_path, "7.4")
+        php_door.put_in_place(tmp_path, "7.4")
         (tmp_path / "7.4.old").rename(tmp_path / "7.4.new")
         (tmp_path / "7.4.old").mkdir()
     stop.set()

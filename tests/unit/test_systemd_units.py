@@ -11,7 +11,7 @@ import time
 
 import pytest
 import systemd_units
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.hosting import units_door
 from ansible.module_utils.hosting.units import (
     Plan,
     Seen,
@@ -127,7 +127,7 @@ class FakeSystemctl:
         self.read = 0  # when systemd was last told to read its files, in microseconds
         self.broken = set()
 
-    def __call__(self, _module, argv, **_kwargs):
+    def __call__(self, *argv):
         if argv[0] == "journalctl":
             return 0, "the last words\n", ""
         verb, names = argv[3], argv[argv.index("--") + 1 :] if "--" in argv else []
@@ -176,8 +176,11 @@ class FakeSystemctl:
 @pytest.fixture
 def run(monkeypatch, capsys):
     def run(systemctl, *, check=False, **params):
-        monkeypatch.setattr(AnsibleModule, "run_command", lambda self, argv, **kw: systemctl(self, argv, **kw))
-        with patch_module_args({**params, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+        monkeypatch.setattr(units_door, "run", systemctl)
+        with (
+            patch_module_args({**params, "_ansible_check_mode": check, "_ansible_diff": True}),
+            pytest.raises(SystemExit),
+        ):
             systemd_units.main()
         return json.loads(capsys.readouterr().out)
 
@@ -200,8 +203,8 @@ def test_the_door_enables_and_starts_in_one_call_each(run):
 def folder(monkeypatch, tmp_path):
     """The unit files of a host."""
     (tmp_path / "sockets.target.wants").mkdir()
-    monkeypatch.setattr(systemd_units, "LINKS", tmp_path)
-    monkeypatch.setattr(systemd_units, "UNIT_FILES", [tmp_path, tmp_path / "missing"])
+    monkeypatch.setattr(units_door, "LINKS", tmp_path)
+    monkeypatch.setattr(units_door, "UNIT_FILES", [tmp_path, tmp_path / "missing"])
     return tmp_path
 
 
