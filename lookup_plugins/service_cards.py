@@ -31,8 +31,8 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ lookup('service_cards', 'ports') }}"
 - name: Install what the roles of playbooks/web.yml need
-  ansible.builtin.apt:
-    name: "{{ lookup('service_cards', 'packages', playbook='web') }}"
+  packages:
+    names: "{{ lookup('service_cards', 'packages', playbook='web') }}"
 """
 
 RETURN = r"""

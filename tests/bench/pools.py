@@ -69,6 +69,28 @@ for path in sorted(Path("written").rglob("*.conf")):
 """
 
 
+# Runs on the host: gives each site that has a pool a page, and asks for it as the front does. Masters rest after fifty.
+ASK_ALL = """
+import pathlib, socket, subprocess
+
+for number, pool in enumerate(sorted(pathlib.Path("/etc/php/pools").glob("*/*.conf"))):
+    if number % 50 == 49:
+        subprocess.run(["systemctl", "stop", "php*@*.service"], check=True, stderr=subprocess.DEVNULL)
+    account = pool.stem
+    site = pathlib.Path("/srv/members", account, "www", account + ".test")
+    page = site / "who.php"
+    page.write_text("<?php echo posix_getpwuid(posix_geteuid())['name'];")
+    page.chmod(0o644)
+    with socket.create_connection(("127.0.0.1", 8080), 30) as apache:
+        lines = ["PROXY TCP4 192.0.2.1 127.0.0.1 40000 8080", "GET /who.php HTTP/1.0", "Host: " + site.name, "", ""]
+        apache.sendall("\\r\\n".join(lines).encode())
+        answer = b"".join(iter(lambda: apache.recv(65536), b"")).decode()
+    page.unlink()
+    right = answer.startswith("HTTP/1.1 200 ") and answer.endswith("\\r\\n\\r\\n" + account)
+    print("good" if right else repr(answer[:200]), flush=True)
+"""
+
+
 @dataclass
 class Run:
     """What one run of Ansible took."""
@@ -112,6 +134,11 @@ class Ground:
     def ask(self, command: str) -> str:
         """Return what a command says on the host."""
         return subprocess.run([*self.to.ssh(), command], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+    def answer(self, program: str) -> list[str]:
+        """Return the lines that a program of Python prints on the host."""
+        words = [*self.to.ssh(), "python3", "-"]
+        return subprocess.run(words, input=program, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
 
     def file(self, name: str, value: Any) -> Path:
         """Write a file of JSON, which is YAML, too; or of text."""
@@ -374,7 +401,10 @@ def live(ground: Ground, count: int, accounts: int, rounds: int) -> dict[str, An
 
 
 def reboot(ground: Ground, container: str, sockets: int) -> dict[str, Any]:
-    """Restart the host; return the seconds until its sockets and Apache are there, and those of a daemon-reload."""
+    """Restart the host; return the seconds until its sockets and Apache are there, and those of a daemon-reload.
+
+    Then ask every site for a page of PHP, and return how many answered as their account.
+    """
     ground.ssh("true")  # opens the connection
     reload = ground.ssh("systemctl daemon-reload") - ground.ssh("true")
     bench.podman("restart", "--time", "30", container)
@@ -384,7 +414,20 @@ def reboot(ground: Ground, container: str, sockets: int) -> dict[str, Any]:
     there = int(ground.ask("systemctl list-units --state=active --plain --no-legend 'php*@*.socket' | wc -l"))
     if there != sockets:
         raise RuntimeError(f"{there} of {sockets} sockets came back after the restart")
-    return {"sockets": since[0], "Apache": since[1], "daemon-reload": round(reload, 2), "open": there}
+    start = time.perf_counter()
+    answered = ground.answer(ASK_ALL)
+    if (good := answered.count("good")) != sockets:
+        wrong = next((line for line in answered if line != "good"), "nothing")
+        raise RuntimeError(f"{good} of {sockets} sites answer after the restart; one says: {wrong}")
+    asking = round(time.perf_counter() - start, 1)
+    return {
+        "sockets": since[0],
+        "Apache": since[1],
+        "daemon-reload": round(reload, 2),
+        "open": there,
+        "sites that answer": good,
+        "asking them": asking,
+    }
 
 
 def _since_boot(ground: Ground, unit: str) -> float:

@@ -1,0 +1,39 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: packages
+short_description: Have a set of Debian packages installed
+description:
+  - Asks dpkg whether all of them are there, which takes a tenth of what M(ansible.builtin.apt) takes to find that out;
+    what is missing is installed by M(ansible.builtin.apt), without recommended packages.
+  - No service is started by its package. Each role starts its own, once it is configured.
+  - It is an action plugin over that module.
+options:
+  names:
+    description: Names of packages.
+    type: list
+    elements: str
+    required: true
+  update_cache:
+    description: Whether the lists are fetched first. Without it they are when they are more than an hour old.
+    type: bool
+    default: false
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: full}
+author: Infini
+"""
+
+EXAMPLES = r"""
+- name: Install Apache
+  packages:
+    names: [apache2, libapache2-mpm-itk]
+"""
+
+RETURN = r"""
+stdout:
+  description: What apt said.
+  type: str
+  returned: when something was installed
+"""
