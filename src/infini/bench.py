@@ -304,6 +304,7 @@ def explain(word: str) -> str:
 
 def create(bench: Bench) -> bool:
     """Make the network and the hosts that are missing, start those that are stopped; return whether it did anything."""
+    _refuse_another_clones(bench)
     changed = _make_network(bench)
     _make_key(bench)
     parent = _bound(bench)
@@ -313,6 +314,15 @@ def create(bench: Bench) -> bool:
     _close_to_the_outside(bench)
     _prepare(bench)
     return changed or any(made)
+
+
+def _refuse_another_clones(bench: Bench) -> None:
+    """Refuse hosts that this clone has no key of: the key is made before the first of them."""
+    if containers(bench.name) and not (bench.folder / "id_ed25519").exists():
+        raise RefusedError(
+            f"The bench “{bench.name}” stands already, and another clone of the project made it: work there, or take it"
+            f" down (INFINI_BENCH={bench.name} ./infini staging down), here or there"
+        )
 
 
 def _make_network(bench: Bench) -> bool:

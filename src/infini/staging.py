@@ -42,8 +42,11 @@ def _alone() -> Iterator[None]:
 
 
 def create() -> RunResult:
-    """Make the hosts that are missing and prove that they hold what the roles rely on."""
-    return play(ROOT / "playbooks/bench/create.yml", str(ROOT / "inventory" / INVENTORY), quiet=False)
+    """Make the hosts that are missing and prove that they hold what the roles rely on, or raise FailedError."""
+    made = play(ROOT / "playbooks/bench/create.yml", str(ROOT / "inventory" / INVENTORY), quiet=False)
+    if not made.ok:
+        raise FailedError(made.sentence())
+    return made
 
 
 def up() -> RunResult:
@@ -53,8 +56,6 @@ def up() -> RunResult:
     """
     with _alone():
         made = create()
-        if not made.ok:
-            raise FailedError(made.sentence())
         applied = apply("site", INVENTORY, after=[PLAYBOOK])
         applied.seconds += made.seconds
         applied.tasks += made.tasks

@@ -44,6 +44,15 @@ def test_a_network_in_use_is_refused_with_the_mend(monkeypatch):
         bench._make_network(BENCH)
 
 
+def test_hosts_of_another_clone_are_refused_with_the_mend(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench.Bench, "folder", tmp_path)
+    answers(monkeypatch, {"podman ps": (0, '[{"Id": "1"}]')})
+    with pytest.raises(RefusedError, match=r"another clone.*INFINI_BENCH=test ./infini staging down"):
+        bench._refuse_another_clones(BENCH)
+    (tmp_path / "id_ed25519").touch()
+    bench._refuse_another_clones(BENCH)
+
+
 def test_a_free_network_is_made_and_labelled(monkeypatch):
     asked = answers(monkeypatch, {"podman network exists": (1, ""), "ip -json route": (0, "[]")})
     assert bench._make_network(BENCH)
