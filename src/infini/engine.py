@@ -10,6 +10,7 @@ that cannot feed a command's standard input, it goes as an ordinary module of th
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import zlib
 from pathlib import Path
@@ -20,6 +21,7 @@ from ansible.plugins.action import ActionBase
 
 import hosting
 
+HOSTING = Path(hosting.__file__).parent
 # What the host runs: read a letter from standard input, then import the engine from it and answer with a line of JSON.
 OPEN = "import sys, json, zlib; letter = json.loads(zlib.decompress(sys.stdin.buffer.read())); exec(letter['boot'])"
 BOOT = """
@@ -45,6 +47,19 @@ print(json.dumps(door.answer(letter["asked"], **letter["options"])))
 """
 
 
+def sources(name: str) -> dict[str, str]:
+    """Return the source of a module of `hosting` and of all that it imports from there, by name."""
+    found: dict[str, str] = {}
+    missing = [name]
+    while missing:
+        one = missing.pop()
+        if one not in found:
+            found[one] = (HOSTING / f"{one}.py").read_text(encoding="utf-8")
+            missing += re.findall(r"^from \.(\w+) import ", found[one], re.MULTILINE)
+            missing += re.findall(r"^from \. import (\w+)", found[one], re.MULTILINE)
+    return found
+
+
 class EngineAction(ActionBase):  # type: ignore[misc]  # Ansible ships no types
     """An action that asks `engine`, which is hosting/<engine>_door.py and what that imports of hosting/."""
 
@@ -61,11 +76,10 @@ class EngineAction(ActionBase):  # type: ignore[misc]  # Ansible ships no types
             name = self._task.action
             result: dict[str, Any] = self._execute_module(name, asked, task_vars=task_vars, wrap_async=later)
             return result
-        files = Path(hosting.__file__).parent.glob("*.py")
         letter = {
             "boot": BOOT,
             "engine": self.engine,
-            "sources": {path.stem: path.read_text(encoding="utf-8") for path in files},
+            "sources": sources(f"{self.engine}_door"),
             "asked": asked,
             "options": {"check_mode": self._task.check_mode, "diff": self._task.diff},
         }
