@@ -35,7 +35,6 @@ def handlers(notified: list[str]) -> list[str]:
 class ActionModule(EngineAction):
     """Renders here, compares and writes there."""
 
-    TRANSFERS_FILES = False
     engine = "tree"
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -9,16 +9,23 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-STATUS = "${db:Status-Status}\\n"
+LISTS = "/var/lib/apt/lists/partial"
+"""The directory that apt touches whenever it fetches its lists."""
+MARKS = "/var/lib/apt/extended_states"
+"""Where apt notes which packages nobody asked for by name."""
+LOOK = r"""
+[ -n "$(find {lists} -maxdepth 0 -mmin -1440)" ] &&
+  dpkg-query --show --showformat='${{db:Status-Status}} ${{Package}}\n' -- {names} &&
+  awk '/^Package: / {{ name = $2 }} /^Auto-Installed: 1/ {{ print "auto", name }}' {marks}
+"""
 SERVICES_STAY_DOWN = 101
 """What policy-rc.d answers to "may this service be started?": forbidden."""
 
 
 class ActionModule(ActionBase):
-    """Compares through dpkg, in a tenth of the second that apt takes to open its cache; installs through apt."""
+    """Compares by what dpkg and apt keep in files, in a tenth of what apt takes to open its cache; apt installs."""
 
     _supports_check_mode = True
-    _supports_diff = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return at once when every package is there, or what ansible.builtin.apt says."""
@@ -30,18 +37,19 @@ class ActionModule(ActionBase):
             }
         )
         names = list(dict.fromkeys(arguments["names"]))
-        if self._installed(names):
+        if not names or self._stands(names):
             return {"changed": False}
         apt = {"name": names, "install_recommends": False, "policy_rc_d": SERVICES_STAY_DOWN}
         apt.update({"update_cache": True} if arguments["update_cache"] else {"cache_valid_time": 3600})
         result: dict[str, Any] = self._execute_module("ansible.builtin.apt", apt, task_vars=task_vars)
         return result
 
-    def _installed(self, names: list[str]) -> bool:
-        """Tell whether dpkg knows them all as installed; it does not know the names that others only provide."""
-        if not names:
-            return True
-        done = self._low_level_execute_command(
-            f"dpkg-query --show --showformat={shlex.quote(STATUS)} -- {shlex.join(names)}"
-        )
-        return done["rc"] == 0 and set(done["stdout"].split()) == {"installed"}
+    def _stands(self, names: list[str]) -> bool:
+        """Tell whether all are installed, by name and not as what another needs, and the lists are of today.
+
+        dpkg does not know the names that others only provide: those are apt's matter at every run.
+        """
+        done = self._low_level_execute_command(LOOK.format(lists=LISTS, marks=MARKS, names=shlex.join(names)))
+        said = {tuple(line.split()) for line in done["stdout"].splitlines()}
+        states = {state for state, _name in said}
+        return done["rc"] == 0 and states <= {"installed", "auto"} and not said & {("auto", name) for name in names}

@@ -15,6 +15,7 @@ class ActionModule(EngineAction):
     """Hands the set over as it is."""
 
     engine = "php"
+    _supports_async = True  # a build takes minutes
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Bring the trees of the host to what the task says, in one round trip."""

@@ -5,8 +5,9 @@ DOCUMENTATION = r"""
 module: packages
 short_description: Have a set of Debian packages installed
 description:
-  - Asks dpkg whether all of them are there, which takes a tenth of what M(ansible.builtin.apt) takes to find that out;
-    what is missing is installed by M(ansible.builtin.apt), without recommended packages.
+  - Asks dpkg whether all of them are there, which takes a tenth of what M(ansible.builtin.apt) takes to find that out.
+  - M(ansible.builtin.apt) is called where one is missing, where one is only there because another needs it (it would go
+    with that one), and once a day to fetch the lists. It installs no recommended packages.
   - No service is started by its package. Each role starts its own, once it is configured.
   - It is an action plugin over that module.
 options:
@@ -16,7 +17,7 @@ options:
     elements: str
     required: true
   update_cache:
-    description: Whether the lists are fetched first. Without it they are when they are more than an hour old.
+    description: Whether the lists are fetched before anything is installed, however new they are.
     type: bool
     default: false
 attributes:

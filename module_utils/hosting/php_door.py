@@ -69,6 +69,8 @@ def answer(asked: Mapping[str, Any], *, check_mode: bool, diff: bool) -> dict[st
             result = what()
     except TreesError as error:
         return {"failed": True, "msg": str(error), "changed": error.changed}
+    except (OSError, subprocess.CalledProcessError) as error:
+        return {"failed": True, "msg": f"The trees under {trees.directory} cannot be had: {error}"}
     return result if diff else {key: value for key, value in result.items() if key != "diff"}
 
 
@@ -189,7 +191,7 @@ def newer(root: Path) -> list[str]:
                 check=False,
             )
             if done.returncode != 0:
-                raise TreesError((done.stderr.strip() or done.stdout.strip()).splitlines()[-1])
+                raise TreesError((done.stderr.strip() or done.stdout.strip() or "apt said nothing").splitlines()[-1])
     return thinking.upgrades(done.stdout)
 
 

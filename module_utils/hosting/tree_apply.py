@@ -367,7 +367,8 @@ def finish(store: Store, steps: list[dict[str, Any]]) -> None:
 def emptied_directories(plan: Plan, request: Request) -> Iterator[str]:
     """Name the directories that the plan may have left empty and that are ours to remove, the deepest first."""
     kept = {entry.path for entry in request.entries if entry.kind == DIRECTORY} | set(request.owned)
-    kept |= {os.path.dirname(entry.path) for entry in request.entries}  # an entry may be in quarantine
+    # An entry may be in quarantine, of this task or of the one before it.
+    kept |= {os.path.dirname(path) for path in (*(entry.path for entry in request.entries), *plan.memory.quarantined)}
     ours = set(plan.memory.directories)
     for step in plan.steps:
         directory = os.path.dirname(step.path)

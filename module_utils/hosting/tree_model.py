@@ -88,7 +88,7 @@ class Request:
     notifications: tuple[Notification, ...] = ()
     run: str = ""  # this playbook run, when it can confirm that its handlers ran
     prune: bool = True  # else what is no longer declared is judged now and removed by a later task
-    left: tuple[str, ...] | None = None  # this is the later task: remove these, write nothing
+    left: tuple[str, ...] | None = None  # this is the later task: remove these (as they were shown), write nothing
 
     def is_secret(self, path: str) -> bool:
         """Tell whether a path's content must never be shown."""

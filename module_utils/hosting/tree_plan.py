@@ -88,8 +88,14 @@ def plan(request: Request, memory: Memory, host: Host) -> Plan:
         planner.prune_owned()
         planner.brake()
     else:
-        planner.remove_left(request.left)
+        planner.remove_left(left_by(memory, request))
     return planner.result()
+
+
+def left_by(memory: Memory, request: Request) -> list[str]:
+    """Return the paths that a task should remove, from those shown to it; check mode remembers none."""
+    paths = {shown(path): path for path in memory.left}
+    return [paths.get(name, name) for name in request.left or ()]
 
 
 class _Planner:
@@ -201,7 +207,7 @@ class _Planner:
             else:
                 self.refuse(path, "left the tree, but was edited by hand since we wrote it", NOTHING)
 
-    def remove_left(self, paths: tuple[str, ...]) -> None:
+    def remove_left(self, paths: list[str]) -> None:
         """Remove what an earlier task left: the brake judged it then, beside the new files that take its place."""
         for path in paths:
             known, stands = self.memory.files.get(path), self.state(path)
@@ -264,7 +270,8 @@ class _Planner:
             if entry.kind != DIRECTORY
         }
         if self.request.left is not None:
-            files = {path: known for path, known in self.memory.files.items() if path not in self.request.left}
+            gone = left_by(self.memory, self.request)
+            files = {path: known for path, known in self.memory.files.items() if path not in gone}
         files.update({path: self.memory.files[path] for path in self.left if path in self.memory.files})
         made = {step.path for step in self.steps if step.action == MAKE}
         directories = tuple(sorted(made | set(self.memory.directories)))

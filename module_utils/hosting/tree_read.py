@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .tree_disk import trusted_link
 from .tree_model import DIRECTORY, FILE, LINK, MISSING, NOTHING, OTHER, Entry, Memory, Request, State, TreeError, shown
-from .tree_plan import Host
+from .tree_plan import Host, left_by
 
 STAGED = ".infini-"  # how the names of our temporary files begin
 
@@ -95,7 +95,7 @@ def read_host(request: Request, memory: Memory, *, others: Callable[[str], State
     for entry in request.entries:
         uid, gid = owners.ids(entry)
         wanted[entry.path] = State(entry.kind, entry.content, entry.mode, uid, gid)
-    owned, paths = {}, {*wanted, *(request.left or ())}
+    owned, paths = {}, {*wanted, *left_by(memory, request)}
     if request.left is None:
         owned = {directory: tuple(_files_below(directory)) for directory in request.owned}
         paths |= {*memory.files, *request.absent, *(path for paths in owned.values() for path in paths)}

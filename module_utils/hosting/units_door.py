@@ -43,6 +43,8 @@ def answer(asked: Mapping[str, Any], *, check_mode: bool, diff: bool) -> dict[st
         return _answer(asked, check_mode=check_mode, diff=diff)
     except UnitsError as error:
         return {"failed": True, "msg": str(error)}
+    except OSError as error:
+        return {"failed": True, "msg": f"The units of this host cannot be read: {error}"}
 
 
 def _answer(asked: Mapping[str, Any], *, check_mode: bool, diff: bool) -> dict[str, Any]:

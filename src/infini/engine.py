@@ -4,7 +4,8 @@
 
 A module costs 0.2 to 0.3 s before its first line: Ansible packs 60 files for it, and the host compiles them. Comparing
 a thousand files or units takes a tenth of that. So an engine travels alone, the way Ansible sends its modules; where
-that cannot feed a command's standard input, it goes as an ordinary module of the action's name.
+that cannot feed a command's standard input, in the background, for another host or with an environment, it goes as an
+ordinary module of the action's name.
 """
 
 from __future__ import annotations
@@ -63,16 +64,15 @@ def sources(name: str) -> dict[str, str]:
 class EngineAction(ActionBase):  # type: ignore[misc]  # Ansible ships no types
     """An action that asks `engine`, which is hosting/<engine>_door.py and what that imports of hosting/."""
 
-    _supports_async = True
     _supports_check_mode = True
-    _supports_diff = True
     engine: str
 
     def ask(self, asked: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return what the engine on the host answers, in the words of a module's result."""
         python = self._python(task_vars)
         later = bool(self._task.async_val)
-        if python is None or later or not self._is_pipelining_enabled("new"):
+        alone = not (later or self._task.delegate_to or any(self._task.environment or ()))
+        if python is None or not alone or not self._is_pipelining_enabled("new"):
             name = self._task.action
             result: dict[str, Any] = self._execute_module(name, asked, task_vars=task_vars, wrap_async=later)
             return result
@@ -89,7 +89,10 @@ class EngineAction(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         if done["rc"] != 0 or not lines:
             said = " ".join((done["stderr"].strip() or done["stdout"].strip()).splitlines()[-5:])
             return {"failed": True, "msg": f"{self._task.action} ended with status {done['rc']} on the host: {said}"}
-        answer: dict[str, Any] = json.loads(lines[-1])
+        try:
+            answer: dict[str, Any] = json.loads(lines[-1])
+        except ValueError:
+            return {"failed": True, "msg": f"{self._task.action} answered something else on the host: {lines[-1]}"}
         return answer
 
     def _python(self, task_vars: dict[str, Any]) -> str | None:

@@ -226,10 +226,16 @@ def _attacked(
 
 
 def _require_attack(web: Any, site: Site) -> None:
-    """Refuse to measure an attack that hits nothing: the children of the master must be at it."""
-    tasks = on(web, "systemctl show --value --property=TasksCurrent {}", site.master)
-    if not tasks.isdigit() or int(tasks) < 2:
-        raise RuntimeError(f"Nobody is attacked: {site.master} has {tasks} processes")
+    """Refuse to measure an attack that hits nothing: the children of the master must be at it.
+
+    For a moment there may be none: the kernel has just killed those that took all the memory.
+    """
+    for _ in range(10):
+        tasks = on(web, "systemctl show --value --property=TasksCurrent {}", site.master)
+        if tasks.isdigit() and int(tasks) > 1:
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"Nobody is attacked: {site.master} has {tasks} processes")
 
 
 def _keep_at_it(visit: Visit, site: Site, pages: list[str], at_once: int, processors: set[int]) -> None:

@@ -175,3 +175,15 @@ def test_what_a_command_says_is_read_as_it_is_said():
     )
     assert last_named("cannot read /etc/b.conf.", paths) == ("/etc/b.conf", "cannot read /etc/b.conf.")
     assert last_named("cannot read /etc/b.conf.bak nor /srv/etc/a.conf", paths) is None
+
+
+def test_the_directory_of_a_file_in_quarantine_outlives_its_neighbours(world):
+    more = {"owned": ["sites"]}
+    apply(world, {**OLD, "sites/8.3/old": "x\n"}, **more)
+    wanted = {**OLD, "sites/8.3/new": "bad\n"}
+    script = 'if grep -r bad "$0"; then exit 1; fi'
+    rules = (Validation((world.path("sites/**"),), ("sh", "-c", script, world.path("sites")), quarantine=True),)
+    left = world.apply(wanted, validations=rules, prune=False, **more)["left"]
+    assert left == [world.path("sites/8.3/old")]
+    world.apply({}, left=left, validations=rules, **more)
+    assert os.listdir(world.path("sites/8.3")) == []

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 import subprocess
+import sys
 from unittest.mock import Mock
 
 import pytest
@@ -15,13 +16,18 @@ from infini import ROOT
 
 
 @pytest.fixture
-def packages(monkeypatch):
-    """Run the action against the dpkg of this machine; return the result and what apt was asked."""
+def packages(monkeypatch, tmp_path):
+    """Run the action against the dpkg of this machine, with fresh lists; return the result and what apt was asked."""
     action_loader.add_directory(str(ROOT / "action_plugins"))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "marks").write_text("Package: bash\nArchitecture: amd64\nAuto-Installed: 1\n\nPackage: dpkg\n")
 
     def packages(*names, **more):
         words = dict.fromkeys(("connection", "play_context", "loader", "templar", "shared_loader_obj"), Mock())
         action = action_loader.get("packages", task=Mock(args={"names": list(names), **more}, async_val=0), **words)
+        module = sys.modules[type(action).__module__]
+        monkeypatch.setattr(module, "LISTS", str(tmp_path / "lists"))
+        monkeypatch.setattr(module, "MARKS", str(tmp_path / "marks"))
         monkeypatch.setattr(action, "_low_level_execute_command", ran)
         apt = Mock(return_value={"changed": True})
         monkeypatch.setattr(action, "_execute_module", apt)
@@ -31,7 +37,7 @@ def packages(monkeypatch):
 
 
 def ran(command):
-    done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     return {"rc": done.returncode, "stdout": done.stdout}
 
 
@@ -41,15 +47,22 @@ def test_what_is_installed_is_not_asked_of_apt(packages):
     apt.assert_not_called()
 
 
-@pytest.mark.parametrize("absent", ["no-such-package", "awk"])
-def test_what_is_missing_or_only_provided_is(packages, absent):
-    result, apt = packages("dpkg", absent)
+@pytest.mark.parametrize("name", ["no-such-package", "awk", "bash"])
+def test_what_is_missing_or_only_provided_or_there_for_another_is(packages, name):
+    result, apt = packages("dpkg", name)
     assert result["changed"]
-    name, options = apt.call_args.args
-    assert name == "ansible.builtin.apt"
-    assert options["name"] == ["dpkg", absent]
+    module, options = apt.call_args.args
+    assert module == "ansible.builtin.apt"
+    assert options["name"] == ["dpkg", name]
     assert (options["install_recommends"], options["policy_rc_d"]) == (False, 101)
     assert options["cache_valid_time"]
+
+
+def test_once_a_day_the_lists_are_fetched(packages, tmp_path):
+    assert packages("dpkg")[1].call_count == 0
+    (tmp_path / "lists").touch()
+    os.utime(tmp_path / "lists", (0, 0))
+    assert packages("dpkg")[1].call_count == 1
 
 
 def test_new_lists_can_be_fetched_first(packages):

@@ -5,7 +5,7 @@
 import pytest
 
 from infini import ROOT, runner
-from infini.runner import RunResult, _Watcher
+from infini.runner import RunResult, _cause, _Watcher
 
 
 def watch(*events):
@@ -40,6 +40,11 @@ def test_the_first_failure_is_the_sentence():
     failed = {"host": "web", "task": "Write the tree", "res": {"msg": "nginx is not Apache"}}
     result = watch(("runner_on_failed", failed), ("runner_on_failed", {**failed, "host": "anatole"}))
     assert result.sentence() == ("web: “Write the tree” failed: nginx is not Apache\nThe whole log: .infini/runs/x/log")
+
+
+def test_a_failed_command_is_told_by_its_last_words_wherever_it_said_them():
+    for stream in ("stderr", "stdout"):
+        assert _cause({"msg": "non-zero return code", stream: "Apache has not read it\n"}).endswith("has not read it")
 
 
 def test_a_silent_host_is_named():
