@@ -13,6 +13,7 @@ class FilterModule:
     def filters(self):
         """Name the filters."""
         return {
+            "hosting_accounts_of": model.accounts_of,
             "hosting_cms_sites": model.cms_sites,
             "hosting_databases": model.databases,
             "hosting_default_limits": model.default_limits,
@@ -25,6 +26,7 @@ class FilterModule:
             "hosting_unix_accounts": model.unix_accounts,
             "hosting_virtual_hosts": model.virtual_hosts,
             "php_packages": php.packages,
+            "php_retirable": php.retirable,
             "php_trees": php.trees,
             "php_units": php.units,
         }

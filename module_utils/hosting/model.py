@@ -168,6 +168,12 @@ def virtual_hosts(sites: Iterable[Entry]) -> list[dict[str, Any]]:
     ]
 
 
+def accounts_of(sites: Iterable[Entry], files: Iterable[Entry]) -> list[str]:
+    """Return the accounts of the sites whose virtual hosts are among these files (mappings with a `path`)."""
+    names = {str(file["path"]).rpartition("/")[2] for file in files}
+    return sorted({site["account"] for site in sites if f"{site['name']}.conf" in names})
+
+
 def redirections(sites: Iterable[Entry]) -> list[dict[str, Any]]:
     """Return the sites that only lead elsewhere, as the role `sites` takes them."""
     return [

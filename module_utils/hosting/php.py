@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 Entry = Mapping[str, Any]
 
 TREE = "tree"
 _FIELD = re.compile(r"^(Package|Status|Version): (.*)$", re.MULTILINE)
+_ACCOUNT = re.compile(r"[/@]([^/@.]+)\.(?:conf|socket|service)$")
 _UPGRADE = re.compile(r"^Inst (\S+) (?:\[(\S+)\] )?\((\S+) ", re.MULTILINE)  # as `apt-get --simulate` says it
 
 
@@ -53,6 +54,11 @@ def units(pools: Iterable[Entry], runtimes: Sequence[Entry]) -> list[dict[str, A
         if runtime["source"] != TREE
     ]
     return [*own, {"name": "php-pools-rest.timer"}, *packaged]
+
+
+def retirable(left: Iterable[str], accounts: Collection[str]) -> list[str]:
+    """Return what may go of the files and units that are left of pools: not those of these accounts."""
+    return [name for name in left if not set(_ACCOUNT.findall(name)) & set(accounts)]
 
 
 def installed(status: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 """A slip in one site's own settings: that site keeps what it had and is named, everybody else is served."""
 
 import pytest
+from members import put, site_of
 
 from infini import verify
 
@@ -51,3 +52,20 @@ def test_a_syntax_error_costs_its_own_site_only(two, sites, apply_web, web, inve
     assert (mended.status, mended.quarantined) == (0, [])
     assert GOOD in web.file(host).content_string
     assert verify.verify(str(inventory.path)).ok
+
+
+def test_a_version_changed_together_with_a_slip_leaves_the_site_on_what_it_had(two, sites, apply_web, web, visit):
+    bad, good = two
+    account, new = bad["account"], good["php"]
+    files = {f"/etc/apache2/members/{bad['name']}.conf", f"/etc/php/pools/{new}/{account}.conf"}
+    with site_of(web, account) as site:
+        put(web, site, "version.php", "<?php echo PHP_MAJOR_VERSION, '.', PHP_MINOR_VERSION;")
+        slip = {account: {"php": new, "php_settings": {"memory_limit]": "1"}}}
+        for run in (apply_web(changed(sites, **slip)), apply_web(changed(sites, **slip))):
+            assert {file["path"] for file in run.as_json()["quarantined"]} == files
+            assert visit(site, "version.php")[:2] == (200, bad["php"])
+        assert run.changed == 0
+        mended = apply_web(changed(sites, **{account: {"php": new}}))
+        assert (mended.status, mended.quarantined) == (0, [])
+        assert visit(site, "version.php")[:2] == (200, new)
+        assert not web.file(f"/etc/php/pools/{bad['php']}/{account}.conf").exists

@@ -59,6 +59,15 @@ def test_each_pool_has_an_entrance_and_the_packages_own_master_stays_down():
     ]
 
 
+def test_pools_of_some_accounts_are_kept_from_retiring():
+    left = ["/etc/php/pools/7.4/velo.conf", "/etc/php/pools/7.4/amap.conf", "php7.4@velo.socket", "php7.4@amap.service"]
+    assert php.retirable(left, ["velo"]) == ["/etc/php/pools/7.4/amap.conf", "php7.4@amap.service"]
+    assert php.retirable([*left, "/etc/systemd/system/php7.4@.socket"], []) == [
+        *left,
+        "/etc/systemd/system/php7.4@.socket",
+    ]
+
+
 @given(DESCRIPTIONS, DESCRIPTIONS)
 def test_second_run_builds_nothing_and_no_tree_is_removed(current, wanted):
     build, unused = php_door.plan(current, wanted)
