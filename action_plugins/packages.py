@@ -9,12 +9,12 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-LISTS = "/var/lib/apt/lists/partial"
-"""The directory that apt touches whenever it fetches its lists."""
+LISTS = "/var/lib/apt/lists /var/lib/apt/lists/partial /var/lib/apt/periodic/update-success-stamp"
+"""What is touched when lists are fetched, one or the other: ansible.builtin.apt judges by the first and the last."""
 MARKS = "/var/lib/apt/extended_states"
 """Where apt notes which packages nobody asked for by name."""
 LOOK = r"""
-[ -n "$(find {lists} -maxdepth 0 -mmin -1440)" ] &&
+[ -n "$(find {lists} -maxdepth 0 -mmin -1440 2>/dev/null)" ] &&
   dpkg-query --show --showformat='${{db:Status-Status}} ${{Package}}\n' -- {names} &&
   awk '/^Package: / {{ name = $2 }} /^Auto-Installed: 1/ {{ print "auto", name }}' {marks}
 """
