@@ -13,11 +13,9 @@ LISTS = "/var/lib/apt/lists /var/lib/apt/lists/partial /var/lib/apt/periodic/upd
 """What is touched when lists are fetched, one or the other: ansible.builtin.apt judges by the first and the last."""
 MARKS = "/var/lib/apt/extended_states"
 """Where apt notes which packages nobody asked for by name."""
-LOOK = r"""
-[ -n "$(find {lists} -maxdepth 0 -mmin -1440 2>/dev/null)" ] &&
+LOOK = r"""[ -n "$(find {lists} -maxdepth 0 -mmin -1440 2>/dev/null)" ] &&
   dpkg-query --show --showformat='${{db:Status-Status}} ${{Package}}\n' -- {names} &&
-  awk '/^Package: / {{ name = $2 }} /^Auto-Installed: 1/ {{ print "auto", name }}' {marks}
-"""
+  awk '/^Package: / {{ name = $2 }} /^Auto-Installed: 1/ {{ print "auto", name }}' {marks}"""
 SERVICES_STAY_DOWN = 101
 """What policy-rc.d answers to "may this service be started?": forbidden."""
 
