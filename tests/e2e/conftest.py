@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 import testinfra
+from members import visitor
 
 from infini import staging
 from infini.apply import playbook_path
@@ -48,6 +49,12 @@ def web_address(inventory):
 def ca_file(inventory):
     """Give the file of the bench's certificate authorities."""
     return inventory.get(inventory.hosts()[0], "hosting_authorities")[0]
+
+
+@pytest.fixture(scope="session")
+def visit(web_address, ca_file):
+    """Ask a site for a page of our directory, as a visitor."""
+    return visitor(web_address, ca_file)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from members import WHO, put, run, site_of, visitor
+from members import WHO, put, run, site_of
 
 from hosting import health, model
 
@@ -54,12 +54,6 @@ def neighbour(web, attacker, pools):
     other = next(account for version, account in pools.items() if account != attacker.account)
     with site_of(web, other) as site:
         yield site
-
-
-@pytest.fixture(scope="module")
-def visit(web_address, ca_file):
-    """Ask a site for a page of our directory, as a visitor."""
-    return visitor(web_address, ca_file)
 
 
 @pytest.fixture

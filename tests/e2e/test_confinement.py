@@ -14,7 +14,7 @@ import json
 
 import paramiko
 import pytest
-from members import put, run, site_of, visitor
+from members import put, run, site_of
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,6 @@ def htaccess(web, mine):
     """Write the .htaccess of our directory; afterwards it is harmless again."""
     yield lambda text: put(web, mine, ".htaccess", text)
     put(web, mine, ".htaccess", "RewriteEngine Off\n")
-
-
-@pytest.fixture
-def visit(web_address, ca_file):
-    """Ask a site for a page of our directory, as a visitor."""
-    return visitor(web_address, ca_file)
 
 
 def test_each_site_runs_as_its_account(visit, mine, theirs):
