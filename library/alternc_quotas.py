@@ -1,0 +1,70 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: alternc_quotas
+short_description: Own declared quotas of an AlternC panel
+description:
+  - Only what is declared is owned; other quotas stay. C(web) is in kilobytes, the others count things.
+  - The quotas of a profile are those of members created later; members who are there keep theirs.
+  - Reads the panel's database and writes through AlternC's own classes, so that its hooks run; only where something
+    differs.
+  - Does not propagate anything to Apache, DNS or mail; C(alternc-apply now) does, once after all of these
+    modules.
+options:
+  defaults:
+    description: Quotas by profile.
+    type: dict
+    default: {}
+  members:
+    description: Quotas by login.
+    type: dict
+    default: {}
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: full}
+author: [Infini (https://infini.fr)]
+"""
+
+EXAMPLES = r"""
+- name: Own the quotas
+  alternc_quotas:
+    defaults:
+      default: {dom: 1, mail: 25, mysql: 5}
+    members:
+      velo: {dom: 3}
+"""
+
+RETURN = r"""
+created: {description: Quotas made now., type: list, elements: str, returned: always}
+mended: {description: Quotas changed now., type: list, elements: str, returned: always}
+shut: {description: Quotas no longer declared and shut now., type: list, elements: str, returned: always}
+removed: {description: Quotas removed now., type: list, elements: str, returned: always}
+kept: {description: Undeclared and kept for what they hold., type: list, elements: str, returned: always}
+done: {description: "Where some changes failed, those that were made.", type: list, elements: str, returned: failure}
+failed:
+  {description: 'Changes that AlternC refused, each with its words.', type: list, elements: str, returned: failure}
+untried:
+  {description: Changes not tried because AlternC ended before them., type: list, elements: str, returned: failure}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.hosting import alternc_module as shared
+from ansible.module_utils.hosting.alternc_data import quota_rows
+from ansible.module_utils.hosting.alternc_kinds import QUOTAS
+
+
+def main():
+    """Read, plan, write."""
+    module = AnsibleModule(
+        argument_spec={"defaults": {"type": "dict", "default": {}}, "members": {"type": "dict", "default": {}}},
+        supports_check_mode=True,
+    )
+    rows, problems = quota_rows(module.params["defaults"], module.params["members"])
+    shared.main(module, [(QUOTAS, rows)], problems)
+
+
+if __name__ == "__main__":
+    main()
