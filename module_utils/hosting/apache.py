@@ -10,19 +10,28 @@ The signal only asks for it. Apache has read its configuration when it writes it
 older know the one before, and end after the request that they serve.
 """
 
+from __future__ import annotations
+
 import os
-import subprocess
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 PID_FILE = Path("/run/apache2/apache2.pid")
+UNIT = "/apache2.service\n"  # how the control group of its processes ends
 RELOAD_SECONDS = 60
 PAUSE = 0.05
 ROUNDING = 0.02  # seconds: the kernel counts the start of a process in hundredths
 
 
-def generation():
+class ApacheError(Exception):
+    """Apache did not do what it was asked to; the message says where to look."""
+
+
+def generation() -> os.stat_result | None:
     """Return what changes each time that Apache has read its configuration, or nothing where it does not run."""
     try:
         return PID_FILE.stat()
@@ -30,7 +39,16 @@ def generation():
         return None
 
 
-def until(done, seconds):
+def first_process() -> tuple[int, str] | None:
+    """Return Apache's first process with its control groups, or nothing where it does not run."""
+    try:
+        pid = int(PID_FILE.read_text(encoding="ascii"))
+        return pid, Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+
+
+def until(done: Callable[[], Any], seconds: float) -> Any:
     """Wait for something and tell whether it came."""
     end = time.monotonic() + seconds
     while not (there := done()) and time.monotonic() < end:
@@ -38,16 +56,20 @@ def until(done, seconds):
     return there
 
 
-def reload():
+def reload() -> None:
     """Reload, and return once the new configuration is in force."""
-    before = generation()
+    before, first = generation(), first_process()
+    if before is None or first is None or UNIT not in first[1]:
+        raise ApacheError("Apache does not run in its unit: `systemctl start apache2`")
     # host_tree has let Apache read these very files; `systemctl reload` would have a thousand of them read once more.
-    subprocess.run(["systemctl", "kill", "--kill-who=main", "--signal=USR1", "apache2.service"], check=True)
+    os.kill(first[0], signal.SIGUSR1)
     if not until(lambda: (now := generation()) and now.st_ino != before.st_ino, RELOAD_SECONDS):
-        sys.exit(f"Apache has not read its configuration within {RELOAD_SECONDS} s: see /var/log/apache2/error.log")
+        raise ApacheError(
+            f"Apache has not read its configuration within {RELOAD_SECONDS} s: see /var/log/apache2/error.log"
+        )
 
 
-def outdated():
+def outdated() -> list[str]:
     """Return the processes of Apache, its first one aside, that are older than the configuration in force."""
     now = generation()
     if now is None:
@@ -56,7 +78,8 @@ def outdated():
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            ours = "/apache2.service\n" in (folder / "cgroup").read_text()
+            # Its loggers are no part of it: they live as long as they like.
+            ours = UNIT in (folder / "cgroup").read_text() and (folder / "comm").read_text() == "apache2\n"
             fields = (folder / "stat").read_text().rpartition(")")[2].split() if ours else []
         except OSError:
             continue  # it has ended meanwhile
@@ -67,10 +90,13 @@ def outdated():
     return found
 
 
-def main():
+def main() -> None:
     """Do what the first word says."""
     if sys.argv[1:] == ["reload"]:
-        reload()
+        try:
+            reload()
+        except ApacheError as error:
+            sys.exit(str(error))
     elif len(sys.argv) == 3 and sys.argv[1] == "drain":
         if not until(lambda: not outdated(), float(sys.argv[2])):
             sys.stdout.write(f"{len(outdated())} requests are still served by what Apache had read before\n")
