@@ -26,6 +26,7 @@ class FilterModule:
             "hosting_unix_accounts": model.unix_accounts,
             "hosting_virtual_hosts": model.virtual_hosts,
             "php_packages": php.packages,
+            "php_patterns": php.patterns,
             "php_retirable": php.retirable,
             "php_trees": php.trees,
             "php_units": php.units,

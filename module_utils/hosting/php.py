@@ -45,6 +45,11 @@ def trees(runtimes: Sequence[Entry], extensions: Iterable[str]) -> list[dict[str
     ]
 
 
+def patterns(runtimes: Iterable[Entry], pattern: Entry) -> list[dict[str, Any]]:
+    """Return a pool for each version, with what stands for an account that only the host knows."""
+    return [{**pattern, "version": runtime["version"]} for runtime in runtimes]
+
+
 def units(pools: Iterable[Entry], runtimes: Sequence[Entry]) -> list[dict[str, Any]]:
     """Return the units of these pools: an entrance each, who lets masters rest, and the packages' own kept down."""
     own = [{"name": f"php{pool['version']}@{pool['account']}.socket"} for pool in pools]

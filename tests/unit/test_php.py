@@ -51,6 +51,15 @@ def test_a_tree_has_the_same_extensions_and_takes_security_updates_unless_told()
     assert second["security"] is True
 
 
+def test_a_pattern_stands_once_for_each_version():
+    pattern = {"account": "@LOGIN@", "home": "@HOME@"}
+    assert php.patterns([NATIVE, TREE], pattern) == [
+        {"account": "@LOGIN@", "home": "@HOME@", "version": "8.2"},
+        {"account": "@LOGIN@", "home": "@HOME@", "version": "7.4"},
+    ]
+    assert pattern == {"account": "@LOGIN@", "home": "@HOME@"}
+
+
 def test_each_pool_has_an_entrance_and_the_packages_own_master_stays_down():
     assert php.units([{"account": "velo", "version": "7.4"}], [NATIVE, TREE]) == [
         {"name": "php7.4@velo.socket"},
