@@ -14,6 +14,7 @@ import http.client
 import ipaddress
 import json
 import re
+import resource
 import selectors
 import shutil
 import socket
@@ -532,6 +533,9 @@ def look_at_all(
     probes: Sequence[Probe], trust: Trust, workers: int = 16, again_after: float | None = None
 ) -> list[tuple[Probe, list[Finding]]]:
     """Run many probes side by side; after `again_after` seconds, once more those that found something."""
+    # Scans of several hosts have some thousand connections open; the usual limit of 1024 is for who uses select().
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with ThreadPoolExecutor(max_workers=workers) as pool:
         results = list(pool.map(lambda probe: look(probe, trust), probes))
         doubtful = [number for number, found in enumerate(results) if any(not fine(one.code) for one in found)]
