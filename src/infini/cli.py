@@ -286,7 +286,9 @@ def runs(as_json: JsonOption = False) -> None:
 
 @app.command("test")
 def run_tests(
-    stage: Annotated[str, typer.Argument(help="lint, unit, molecule or e2e; without a word, all of them.")] = "",
+    stage: Annotated[
+        str, typer.Argument(help="lint, unit, molecule, e2e or alternc; without a word, all but alternc.")
+    ] = "",
     long: Annotated[bool, typer.Option("--long", help="Also benches and many seeds.")] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
@@ -297,7 +299,7 @@ def run_tests(
 
     if stage and stage not in testing.STAGES:
         raise typer.BadParameter(f"there is no stage “{stage}”: name one of {', '.join(testing.STAGES)}")
-    if stage in ("", "molecule", "e2e"):
+    if stage in ("", "molecule", "e2e", "alternc"):
         _mend_machine(yes, {**the_doctor.TOOLS, **the_doctor.TEST_TOOLS})
     else:
         _install_missing(yes, the_doctor.TEST_TOOLS)

@@ -57,7 +57,8 @@ def sources(name: str) -> dict[str, str]:
         if one not in found:
             found[one] = (HOSTING / f"{one}.py").read_text(encoding="utf-8")
             missing += re.findall(r"^from \.(\w+) import ", found[one], re.MULTILINE)
-            missing += re.findall(r"^from \. import (\w+)", found[one], re.MULTILINE)
+            for names in re.findall(r"^from \. import (.+)$", found[one], re.MULTILINE):
+                missing += [name.split()[0] for name in names.split(",")]
     return found
 
 

@@ -111,8 +111,10 @@ def _up() -> tuple[float, int]:
 def _plan(inventory: Inventory, the_bench: bench.Bench, host: bench.Host, folder: Path) -> Raw:
     """Read from a finished host what the script has to do."""
     name = the_bench.container(host)
-    packages = bench.podman("exec", name, "dpkg-query", "-W", "-f", "${Package}\n").split()
-    runtimes = inventory.get(host.name, "php_runtimes") if host.name in inventory.hosts("webs") else []
+    installed = bench.podman("exec", name, "dpkg-query", "-W", "-f", "${Package}\n").split()
+    packages = [package for package in installed if not package.startswith("alternc")]  # the script takes Debian's only
+    with_php = (*inventory.hosts("webs"), *inventory.hosts("panels"))
+    runtimes = inventory.get(host.name, "php_runtimes") if host.name in with_php else []
     extensions = role_defaults("php")["php_extensions"]
     trees = [php_trees.command(tree, f"/srv/php/{tree['version']}") for tree in php.trees(runtimes, extensions)]
     files = folder / f"{host.name}.tar"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible.plugins.filter.core import combine
+from ansible.plugins.filter.core import combine, to_json
 from jinja2.runtime import missing
 
 from hosting import firewall, model
@@ -49,6 +49,7 @@ SITES = [
 ]
 FILTERS = {
     "combine": combine,
+    "to_json": to_json,
     "accounts_destinations": firewall.destinations,
     "accounts_outgoing": firewall.outgoing,
 }
@@ -67,10 +68,15 @@ VARIABLES = {
 }
 
 
+def lookup(_plugin, path):
+    """Stand for Ansible's own: files that several roles write stand in one place."""
+    return Path(path).read_text().rstrip()
+
+
 def picture(role, **variables):
     """Render a role's tree with its defaults; return texts and entries by path."""
     defaults = yaml.safe_load((ROLES / role / "defaults/main.yml").read_text())
-    known = {**defaults, **VARIABLES, **variables}
+    known = {**defaults, **VARIABLES, "role_path": str(ROLES / role), "lookup": lookup, **variables}
     env = environment(lambda name: known.get(name, missing), filters=lambda own: {**own, **FILTERS})
     tree = Renderer(ROLES / role / "tree", env, role, lambda path: (path.read_bytes(), False)).picture()
     entries = {entry.path: entry for entry in tree.request.entries}
@@ -130,6 +136,14 @@ def test_programs_of_members_reach_what_is_declared():
     ]
     unknown = lines(picture("accounts", accounts_resolvers=[])[0]["/etc/nftables.d/members.nft"])
     assert "meta l4proto { tcp, udp } th dport 53 accept" in unknown
+    by_number = lines(picture("accounts", accounts_uids="2001-64999")[0]["/etc/nftables.d/members.nft"])
+    assert 'elements = { 2001-64999, "velo", "chorale" }' in by_number
+    assert "flags interval" in by_number
+    assert "flags interval" not in rules
+    panel = lines(
+        picture("accounts", accounts_members=[], accounts_uids="2001-64999")[0]["/etc/nftables.d/members.nft"]
+    )
+    assert "elements = { 2001-64999 }" in panel
     nobody = lines(picture("accounts", accounts_members=[])[0]["/etc/nftables.d/members.nft"])
     assert nobody == ["table inet members", "delete table inet members", "table inet members {", "}"]
 
