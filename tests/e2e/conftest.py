@@ -80,7 +80,9 @@ def apply_web(inventory):
     def apply(sites):
         before = [playbook_path("preflight")]
         variables = {"hosting_sites": sites, "front_exempt": exempt}
-        return play(playbook_path("web"), str(inventory.path), variables, before=before)
+        # Other hosts have sites of their own, or none: these variables would be theirs, too.
+        limit = ["--limit", "webs"]
+        return play(playbook_path("web"), str(inventory.path), variables, before=before, arguments=limit)
 
     yield apply
     play(playbook_path("web"), str(inventory.path))
