@@ -41,7 +41,7 @@ author: [Infini (https://infini.fr)]
 EXAMPLES = r"""
 - name: Write down the whole panel, to rehearse its move with nobody's names
   alternc_export:
-    dest: /root/panel.json
+    dest: /var/backups/panel.json
     anonymise: true
 """
 

@@ -216,7 +216,8 @@ def _mailboxes(rows: Mapping[str, Sequence[Entry]], taken: dict[tuple[str, str],
 
 
 def _database_users(rows: Mapping[str, Sequence[Entry]], logins: Mapping[int, str]) -> Iterable[Entry]:
-    known, grants = {row["name"] for row in rows.get("databases", ())}, {}  # type: ignore[var-annotated]
+    known = {row["name"] for row in rows.get("databases", ())}
+    grants: dict[Any, Any] = {}
     for row in rows.get("grants", ()):
         name = re.sub(r"\\([_%])", r"\1", row["database"])
         if name in known:

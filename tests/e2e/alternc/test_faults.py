@@ -118,14 +118,14 @@ def test_8_a_template_that_is_missing(panel, members, sites):
 
 
 def test_9_php_on_the_command_line_is_broken(panel, members):
-    panel.run("mv /etc/php/8.2/cli/conf.d/20-pdo_mysql.ini /root/")
+    panel.run("cd /etc/php/8.2/cli/conf.d; mv 20-pdo_mysql.ini 20-pdo_mysql.ini.away")
     try:
         members[0].again("www")
         flag(panel)
         assert panel.until(lambda: "update_domains.php said" in panel.problems()), panel.problems()
         assert "Not applied" in panel.problems()
     finally:
-        panel.run("mv /root/20-pdo_mysql.ini /etc/php/8.2/cli/conf.d/")
+        panel.run("cd /etc/php/8.2/cli/conf.d; mv 20-pdo_mysql.ini.away 20-pdo_mysql.ini")
     assert panel.until(lambda: not panel.problems()), panel.problems()
 
 
