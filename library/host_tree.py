@@ -16,7 +16,7 @@ description:
   - "C(roles/<role>/tree.yml) beside the tree gives owners, modes and secrets by pattern, directories, files that
     repeat (C(each)), directories that are ours alone (C(owned)), files that must not exist (C(absent)), commands that
     judge the result (C(validate)) and handlers (C(notify)). Patterns know C(*), C(?) and C(**); later ones win."
-  - Only hashes travel when nothing differs. Otherwise the contents that differ follow, and are written as one
+  - A small tree travels whole, of a large one only hashes until something differs. What differs is written as one
     transaction; a failed validation, an error or a kill puts everything back, the latter at the next run.
   - A file edited by hand since it was written is refused, unless the variable C(host_tree_overwrite) (a list of paths
     or patterns) names it. So is a file that was there before and is not as its package ships it, unless it is marked
@@ -57,7 +57,7 @@ options:
     description: What the action plugin tells the host. Not for playbooks.
     type: str
   contents:
-    description: The contents that differ, from the action plugin. Not for playbooks.
+    description: The contents that may differ, from the action plugin. Not for playbooks.
     type: str
 attributes:
   check_mode:

@@ -28,9 +28,16 @@ def _call(asked: dict[str, Any], *, check_mode: bool, diff: bool) -> dict[str, A
         tree.confirm(None, unpack(asked["request"])["run"])
         return {"changed": False}
     request = Request.unpack(asked["request"])
-    if asked.get("contents") is None:
-        return tree.look(request, check_mode=check_mode)
-    return tree.apply(request, unpack_contents(asked["contents"]), check_mode=check_mode, diff=diff)
+    contents = unpack_contents(asked["contents"]) if asked.get("contents") else {}
+    seen = tree.look(request, check_mode=check_mode)
+    only_said = check_mode and not (diff or seen.get("refused"))
+    if not seen["changed"] or seen.get("interrupted") or only_said:
+        return seen
+    if not contents.keys() >= set(seen["need"]):
+        return {**seen, "incomplete": True}
+    done = tree.apply(request, contents, check_mode=check_mode, diff=diff)
+    # What an earlier run left behind was met by the look: here it is taken over already.
+    return {**done, "pending": seen["pending"], "put_back": seen.get("put_back", [])}
 
 
 def _stop(number: int, _frame: object) -> None:

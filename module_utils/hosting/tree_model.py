@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import io
 import json
 import re
 import zlib
@@ -192,12 +193,16 @@ def unpack(packed: str) -> Any:
 
 def pack_contents(contents: dict[str, bytes]) -> str:
     """Return file contents by path as one compressed ASCII word."""
-    return pack({path: base64.b64encode(content).decode() for path, content in contents.items()})
+    # One after the other, as they are: the files of a tree have much in common, which other forms would hide.
+    sizes = json.dumps({path: len(content) for path, content in contents.items()}).encode()
+    return base64.b64encode(zlib.compress(b"\n".join([sizes, b"".join(contents.values())]), 1)).decode()
 
 
 def unpack_contents(packed: str) -> dict[str, bytes]:
     """Read back what `pack_contents` made."""
-    return {path: base64.b64decode(content) for path, content in unpack(packed).items()}
+    sizes, _, together = zlib.decompress(base64.b64decode(packed)).partition(b"\n")
+    stream = io.BytesIO(together)
+    return {path: stream.read(size) for path, size in json.loads(sizes).items()}
 
 
 @lru_cache(maxsize=4096)

@@ -11,8 +11,10 @@ import pytest
 from ansible.module_utils.hosting import tree, tree_memory
 from ansible.module_utils.testing import patch_module_args
 from host_tree_world import World
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hosting.tree_model import Validation, pack, pack_contents
+from hosting.tree_model import Validation, pack, pack_contents, unpack_contents
 
 
 @pytest.fixture
@@ -53,6 +55,30 @@ def test_look_then_apply_then_drift(world, capsys):
     result, out = run(host_drift, capsys)
     assert [one["state"] for one in result["files"]] == ["modified"]
     assert "S3CRET" not in out
+
+
+def test_what_was_sent_is_written_at_once_or_the_rest_is_asked_for(world, capsys):
+    request = world.request({"a": "one", "b": "two"}).pack()
+    some = {world.path("a"): b"one"}
+    result, _out = run(host_tree, capsys, request=request, contents=pack_contents(some))
+    assert result["incomplete"]
+    assert result["need"] == [world.path("a"), world.path("b")]
+    assert world.snapshot() == {}
+    every = pack_contents({**some, world.path("b"): b"two"})
+    result, _out = run(host_tree, capsys, request=request, contents=every)
+    assert (result["changed"], world.read("a"), world.read("b")) == (True, "one", "two")
+    # What only goes needs no content.
+    few = world.request({"a": "one"}, owned=["."], prune=False).pack()
+    left = run(host_tree, capsys, request=few)[0]["left"]
+    assert left == [world.path("b")]
+    goes = world.request({}, owned=["."], left=tuple(left)).pack()
+    assert run(host_tree, capsys, request=goes)[0]["changes"] == [{"path": world.path("b"), "action": "remove"}]
+    assert world.read("a") == "one"
+
+
+@given(st.dictionaries(st.text(max_size=20), st.binary(max_size=200), max_size=6))
+def test_contents_arrive_as_they_were_sent(contents):
+    assert unpack_contents(pack_contents(contents)) == contents
 
 
 def test_check_mode_writes_nothing(world, capsys, tmp_path):
