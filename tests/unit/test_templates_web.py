@@ -214,8 +214,8 @@ def test_the_script_of_the_pools_is_a_shell_script(tmp_path):
     subprocess.run(["sh", "-n", script], check=True)
 
 
-def test_pools_are_read_again_only_where_something_changed(tmp_path):
-    """PHP itself is not here: what stands for `systemd-run` says which version it was asked for, and may refuse."""
+def test_pools_are_read_only_where_something_came(tmp_path):
+    """PHP itself is not here: what stands for `systemd-run` says which pools it was asked for, and may refuse."""
     text = (
         picture("php")[0]["/usr/local/sbin/php-pools"]
         .replace("=/etc/", f"={tmp_path}/")
@@ -223,7 +223,9 @@ def test_pools_are_read_again_only_where_something_changed(tmp_path):
     )
     asked, refusing, pools = tmp_path / "asked", tmp_path / "refusing", tmp_path / "php/pools"
     stub = tmp_path / "systemd-run"
-    stub.write_text(f'#!/bin/sh\nfor word; do :; done; basename "$word" >>{asked}; [ ! -e {refusing} ]\n')
+    stub.write_text(
+        f"#!/bin/sh\nsed 's|include = {pools}/||' {tmp_path}/php-pools.checked.conf >>{asked}; [ ! -e {refusing} ]\n"
+    )
     stub.chmod(0o755)
 
     def check():
@@ -237,23 +239,23 @@ def test_pools_are_read_again_only_where_something_changed(tmp_path):
 
     for version in ("7.4", "8.2"):
         (pools / version).mkdir(parents=True)
-        (pools / f"{version}.conf").touch()
         (pools / version / "velo.conf").touch()
     (pools / "infini.ini").touch()
     time.sleep(0.02)
-    every = ["7.4.conf", "8.2.conf"]
+    every = ["7.4/velo.conf", "8.2/velo.conf"]
     assert check() == (0, every)
     assert check() == (0, [])
     (pools / "8.2/chorale.conf").touch()
     refusing.touch()
-    assert check() == (1, ["8.2.conf"])
+    assert check() == (1, ["8.2/chorale.conf"])
     refusing.unlink()
-    assert check() == (0, ["8.2.conf"])  # what was refused counts as unread
+    assert check() == (0, ["8.2/chorale.conf"])  # what was refused counts as unread
     (pools / "7.4/velo.conf").rename(tmp_path / "kept")
+    assert check() == (0, [])  # what went cannot harm another
     (tmp_path / "kept").rename(pools / "7.4/velo.conf")  # as host_tree puts an older file back
-    assert check() == (0, ["7.4.conf"])
+    assert check() == (0, ["7.4/velo.conf"])
     (pools / "infini.ini").write_text("x")
-    assert check() == (0, every)
+    assert check() == (0, ["7.4/velo.conf", "8.2/chorale.conf", "8.2/velo.conf"])
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not on this machine")
