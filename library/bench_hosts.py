@@ -38,6 +38,7 @@ options:
       ipv4: {description: Address in O(ipv4)., type: str, required: true}
       ipv6: {description: Address in O(ipv6)., type: str, required: true}
       memory: {description: Memory limit as podman takes it., type: str, required: true}
+      shows: {description: "Directories of this machine that it sees read-only, by their path there.", type: dict, default: {}}
 author: Infini
 """
 
@@ -63,6 +64,7 @@ from infini import bench
 from infini.errors import InfiniError
 
 HOST = {key: {"type": "str", "required": True} for key in ("name", "fqdn", "release", "ipv4", "ipv6", "memory")}
+HOST["shows"] = {"type": "dict", "default": {}}
 
 
 def main():

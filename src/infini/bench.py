@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,8 @@ class Host:
     ipv4: str
     ipv6: str
     memory: str
+    shows: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Directories of this machine that the host sees read-only, by their path there."""
 
     @property
     def mac(self) -> str:
@@ -392,6 +394,7 @@ def _make_host(bench: Bench, host: Host, options: Sequence[str]) -> bool:
         podman(
             *_run_arguments(bench, name, options),
             *("--hostname", host.fqdn, "--no-hosts", "--memory", host.memory),
+            *(f"--volume={there}:{path}:ro" for path, there in host.shows.items()),
             # The same hardware address after each restart, or this machine's neighbour table sends to the old one.
             *("--network", bench.network, "--ip", host.ipv4, "--ip6", host.ipv6, "--mac-address", host.mac),
             *("--network-alias", host.fqdn, "--network-alias", host.name, image(host.release), *_INIT),
@@ -481,6 +484,6 @@ def destroy(name: str) -> bool:
     return found
 
 
-def from_inventory(name: str, ipv4: str, ipv6: str, hosts: Iterable[Mapping[str, str]]) -> Bench:
+def from_inventory(name: str, ipv4: str, ipv6: str, hosts: Iterable[Mapping[str, Any]]) -> Bench:
     """Return the bench that the inventory's variables describe."""
     return Bench(name, ipv4, ipv6, tuple(Host(**host) for host in hosts))

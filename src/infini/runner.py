@@ -238,8 +238,10 @@ def play(
     folder = _new_run_folder(playbook.stem)
     result = RunResult(log=folder / "log")
     command = [*arguments]
-    for name, value in (extra_vars or {}).items():
-        command += ["--extra-vars", json.dumps({name: value})]
+    if extra_vars:
+        variables = folder / "variables.json"  # not an argument: everyone on this machine reads those, and they end at 128 KiB
+        variables.write_text(json.dumps(dict(extra_vars)))
+        command += ["--extra-vars", f"@{variables}"]
     whole = _joined(folder, [*before, playbook, *after])
     started = time.monotonic()
     progress = None if quiet else _progress()
