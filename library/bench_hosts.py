@@ -38,7 +38,7 @@ options:
       ipv4: {description: Address in O(ipv4)., type: str, required: true}
       ipv6: {description: Address in O(ipv6)., type: str, required: true}
       memory: {description: Memory limit as podman takes it., type: str, required: true}
-      shows: {description: "Directories of this machine that it sees read-only, by their path there.", type: dict, default: {}}
+      shows: {description: "Directories of this machine that it sees, by their path there.", type: dict, default: {}}
 author: Infini
 """
 

@@ -239,7 +239,7 @@ def play(
     result = RunResult(log=folder / "log")
     command = [*arguments]
     if extra_vars:
-        variables = folder / "variables.json"  # not an argument: everyone on this machine reads those, and they end at 128 KiB
+        variables = folder / "variables.json"  # everyone on this machine reads arguments, and they end at 128 KiB
         variables.write_text(json.dumps(dict(extra_vars)))
         command += ["--extra-vars", f"@{variables}"]
     whole = _joined(folder, [*before, playbook, *after])

@@ -45,6 +45,7 @@ def build(into: Path, sources: Path = SOURCES) -> Path:
     for tool, package in TOOLS.items():
         if not shutil.which(tool):
             raise RefusedError(f"{tool} is not on this machine: apt-get install {package}")
+    into.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # a bench keeps its keys beside it
     written.unlink(missing_ok=True)
     for old in ("pool", "dists"):
         shutil.rmtree(into / old, ignore_errors=True)

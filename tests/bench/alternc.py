@@ -161,7 +161,7 @@ def declared(members: int, sites: int, mailboxes: int, aliases: int) -> dict[str
         + [
             {
                 # AlternC makes each domain a postmaster, who is as good an alias as any.
-                "address": f"{f'a{number // members}' if number >= members else 'postmaster'}@{names[number % members]}",
+                "address": f"{('postmaster', f'a{number // members}')[number >= members]}@{names[number % members]}",
                 "forwards": [f"b0@{names[number % members]}"],
             }
             for number in range(aliases)
