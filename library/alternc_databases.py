@@ -83,38 +83,25 @@ shut: {description: Databases and users no longer declared and shut now., type: 
 removed: {description: Databases and users removed now., type: list, elements: str, returned: always}
 kept: {description: Undeclared and kept for what they hold., type: list, elements: str, returned: always}
 done: {description: "Where some changes failed, those that were made.", type: list, elements: str, returned: failure}
-failed:
+refusals:
   {description: 'Changes that AlternC refused, each with its words.', type: list, elements: str, returned: failure}
 untried:
   {description: Changes not tried because AlternC ended before them., type: list, elements: str, returned: failure}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import alternc_module as shared
-from ansible.module_utils.hosting.alternc_kinds import DATABASE_USERS, DATABASES, strange_databases
+from ansible.module_utils.hosting.alternc_sets_door import MODULES, answer
+
+NAME = "alternc_databases"
 
 
 def main():
-    """Read, plan, write."""
-    spec = {"name": {"type": "str", "required": True}, "member": {"type": "str", "required": True}}
-    user = {
-        **spec,
-        "databases": {"type": "list", "elements": "str", "default": []},
-        "password": {"type": "str", "no_log": True},
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "databases": {"type": "list", "elements": "dict", "required": True, "options": spec},
-            "users": {"type": "list", "elements": "dict", "default": [], "options": user},
-            **shared.OWNING,
-            **shared.SCOPE,
-            **shared.PASSWORDS,
-        },
-        supports_check_mode=True,
-    )
-    databases, users = module.params["databases"], module.params["users"]
-    # Databases first: AlternC makes a user with each, which the declared one then takes over.
-    shared.main(module, [(DATABASES, databases), (DATABASE_USERS, users)], [*strange_databases(databases, users)])
+    """Hand the set to the engine, return what it says; the action plugin does so without the weight of a module."""
+    module = AnsibleModule(argument_spec=MODULES[NAME].spec, supports_check_mode=True)
+    result = answer(module.params, module=NAME, check_mode=module.check_mode, diff=module._diff)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

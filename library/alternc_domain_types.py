@@ -69,42 +69,25 @@ shut: {description: Types no longer declared and shut now., type: list, elements
 removed: {description: Types removed now., type: list, elements: str, returned: always}
 kept: {description: Undeclared and kept for what they hold., type: list, elements: str, returned: always}
 done: {description: "Where some changes failed, those that were made.", type: list, elements: str, returned: failure}
-failed:
+refusals:
   {description: 'Changes that AlternC refused, each with its words.', type: list, elements: str, returned: failure}
 untried:
   {description: Changes not tried because AlternC ended before them., type: list, elements: str, returned: failure}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import alternc_module as shared
-from ansible.module_utils.hosting.alternc_kinds import DOMAIN_TYPES, TARGETS
+from ansible.module_utils.hosting.alternc_sets_door import MODULES, answer
+
+NAME = "alternc_domain_types"
 
 
 def main():
-    """Read, plan, write."""
-    no = {"type": "bool", "default": False}
-    spec = {
-        "name": {"type": "str", "required": True},
-        "description": {"type": "str", "default": ""},
-        "target": {"type": "str", "choices": list(TARGETS), "default": "NONE"},
-        "entry": {"type": "str", "default": ""},
-        "compatibility": {"type": "list", "elements": "str", "default": []},
-        "enable": {"type": "str", "choices": ["ALL", "NONE", "ADMIN"], "default": "ALL"},
-        "only_dns": no,
-        "need_dns": no,
-        "advanced": no,
-        "create_tmpdir": no,
-        "create_targetdir": no,
-        "has_https_option": no,
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "types": {"type": "list", "elements": "dict", "required": True, "options": spec},
-            "remove": shared.NAMES,
-        },
-        supports_check_mode=True,
-    )
-    shared.main(module, [(DOMAIN_TYPES, module.params["types"])])
+    """Hand the set to the engine, return what it says; the action plugin does so without the weight of a module."""
+    module = AnsibleModule(argument_spec=MODULES[NAME].spec, supports_check_mode=True)
+    result = answer(module.params, module=NAME, check_mode=module.check_mode, diff=module._diff)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

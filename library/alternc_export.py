@@ -57,8 +57,8 @@ import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.hosting import alternc_door
 from ansible.module_utils.hosting import alternc_export as thinking
-from ansible.module_utils.hosting import alternc_module as shared
 
 
 def write(module, dest, text):
@@ -90,7 +90,11 @@ def main():
         },
         supports_check_mode=True,
     )
-    options, panel = module.params, shared.read(module)
+    options = module.params
+    try:
+        panel = alternc_door.read()
+    except alternc_door.PanelError as error:
+        module.fail_json(msg=str(error))
     if options["secrets"] and (options["anonymise"] or not options["dest"]):
         module.fail_json(msg="secrets are written to a file and never anonymised: give dest, and leave anonymise out")
     if options["member"] and options["member"] not in panel.by("members", "login"):

@@ -71,36 +71,25 @@ shut: {description: Accounts no longer declared and shut now., type: list, eleme
 removed: {description: Accounts removed now., type: list, elements: str, returned: always}
 kept: {description: Undeclared and kept for what they hold., type: list, elements: str, returned: always}
 done: {description: "Where some changes failed, those that were made.", type: list, elements: str, returned: failure}
-failed:
+refusals:
   {description: 'Changes that AlternC refused, each with its words.', type: list, elements: str, returned: failure}
 untried:
   {description: Changes not tried because AlternC ended before them., type: list, elements: str, returned: failure}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import alternc_module as shared
-from ansible.module_utils.hosting.alternc_kinds import FTP_ACCOUNTS
+from ansible.module_utils.hosting.alternc_sets_door import MODULES, answer
+
+NAME = "alternc_ftp_accounts"
 
 
 def main():
-    """Read, plan, write."""
-    spec = {
-        "name": {"type": "str", "required": True},
-        "member": {"type": "str", "required": True},
-        "directory": {"type": "str", "default": "/"},
-        "enabled": {"type": "bool", "default": True},
-        **shared.SECRETS,
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "accounts": {"type": "list", "elements": "dict", "required": True, "options": spec},
-            **shared.OWNING,
-            **shared.SCOPE,
-            **shared.PASSWORDS,
-        },
-        supports_check_mode=True,
-    )
-    shared.main(module, [(FTP_ACCOUNTS, module.params["accounts"])])
+    """Hand the set to the engine, return what it says; the action plugin does so without the weight of a module."""
+    module = AnsibleModule(argument_spec=MODULES[NAME].spec, supports_check_mode=True)
+    result = answer(module.params, module=NAME, check_mode=module.check_mode, diff=module._diff)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

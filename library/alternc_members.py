@@ -74,42 +74,25 @@ shut: {description: Members no longer declared and shut now., type: list, elemen
 removed: {description: Members removed now., type: list, elements: str, returned: always}
 kept: {description: Undeclared and kept for what they hold., type: list, elements: str, returned: always}
 done: {description: "Where some changes failed, those that were made.", type: list, elements: str, returned: failure}
-failed:
+refusals:
   {description: 'Changes that AlternC refused, each with its words.', type: list, elements: str, returned: failure}
 untried:
   {description: Changes not tried because AlternC ended before them., type: list, elements: str, returned: failure}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import alternc_module as shared
-from ansible.module_utils.hosting.alternc_kinds import MEMBERS
+from ansible.module_utils.hosting.alternc_sets_door import MODULES, answer
+
+NAME = "alternc_members"
 
 
 def main():
-    """Read, plan, write."""
-    text = {"type": "str", "default": ""}
-    spec = {
-        "login": {"type": "str", "required": True},
-        "name": text,
-        "first_name": text,
-        "mail": text,
-        "notes": text,
-        "profile": {"type": "str", "default": "default"},
-        "enabled": {"type": "bool", "default": True},
-        "admin": {"type": "bool", "default": False},
-        "duration": {"type": "int", "default": 0},
-        **shared.SECRETS,
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "members": {"type": "list", "elements": "dict", "required": True, "options": spec},
-            **shared.OWNING,
-            **shared.SCOPE,
-            **shared.PASSWORDS,
-        },
-        supports_check_mode=True,
-    )
-    shared.main(module, [(MEMBERS, module.params["members"])])
+    """Hand the set to the engine, return what it says; the action plugin does so without the weight of a module."""
+    module = AnsibleModule(argument_spec=MODULES[NAME].spec, supports_check_mode=True)
+    result = answer(module.params, module=NAME, check_mode=module.check_mode, diff=module._diff)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

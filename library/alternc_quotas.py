@@ -44,26 +44,25 @@ shut: {description: Quotas no longer declared and shut now., type: list, element
 removed: {description: Quotas removed now., type: list, elements: str, returned: always}
 kept: {description: Undeclared and kept for what they hold., type: list, elements: str, returned: always}
 done: {description: "Where some changes failed, those that were made.", type: list, elements: str, returned: failure}
-failed:
+refusals:
   {description: 'Changes that AlternC refused, each with its words.', type: list, elements: str, returned: failure}
 untried:
   {description: Changes not tried because AlternC ended before them., type: list, elements: str, returned: failure}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import alternc_module as shared
-from ansible.module_utils.hosting.alternc_data import quota_rows
-from ansible.module_utils.hosting.alternc_kinds import QUOTAS
+from ansible.module_utils.hosting.alternc_sets_door import MODULES, answer
+
+NAME = "alternc_quotas"
 
 
 def main():
-    """Read, plan, write."""
-    module = AnsibleModule(
-        argument_spec={"defaults": {"type": "dict", "default": {}}, "members": {"type": "dict", "default": {}}},
-        supports_check_mode=True,
-    )
-    rows, problems = quota_rows(module.params["defaults"], module.params["members"])
-    shared.main(module, [(QUOTAS, rows)], problems)
+    """Hand the set to the engine, return what it says; the action plugin does so without the weight of a module."""
+    module = AnsibleModule(argument_spec=MODULES[NAME].spec, supports_check_mode=True)
+    result = answer(module.params, module=NAME, check_mode=module.check_mode, diff=module._diff)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

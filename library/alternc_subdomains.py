@@ -84,38 +84,25 @@ shut: {description: Sub-domains no longer declared and shut now., type: list, el
 removed: {description: Sub-domains removed now., type: list, elements: str, returned: always}
 kept: {description: Undeclared and kept for what they hold., type: list, elements: str, returned: always}
 done: {description: "Where some changes failed, those that were made.", type: list, elements: str, returned: failure}
-failed:
+refusals:
   {description: 'Changes that AlternC refused, each with its words.', type: list, elements: str, returned: failure}
 untried:
   {description: Changes not tried because AlternC ended before them., type: list, elements: str, returned: failure}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import alternc_module as shared
-from ansible.module_utils.hosting.alternc_kinds import FAMILIES, SUBDOMAINS, without_dkim
+from ansible.module_utils.hosting.alternc_sets_door import MODULES, answer
+
+NAME = "alternc_subdomains"
 
 
 def main():
-    """Read, plan, write."""
-    spec = {
-        "domain": {"type": "str", "required": True},
-        "sub": {"type": "str", "default": ""},
-        "type": {"type": "str", "required": True},
-        "value": {"type": "str", "default": ""},
-        "https": {"type": "str", "choices": ["", "http", "https", "both"], "default": ""},
-        "enabled": {"type": "bool", "default": True},
-    }
-    families = {"type": "list", "elements": "str", "choices": list(FAMILIES), "default": list(FAMILIES)}
-    module = AnsibleModule(
-        argument_spec={
-            "subdomains": {"type": "list", "elements": "dict", "required": True, "options": spec},
-            "ignore": families,
-            **shared.OWNING,
-            **shared.SCOPE,
-        },
-        supports_check_mode=True,
-    )
-    shared.main(module, [(SUBDOMAINS, without_dkim(module.params["subdomains"]))])
+    """Hand the set to the engine, return what it says; the action plugin does so without the weight of a module."""
+    module = AnsibleModule(argument_spec=MODULES[NAME].spec, supports_check_mode=True)
+    result = answer(module.params, module=NAME, check_mode=module.check_mode, diff=module._diff)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -39,30 +39,25 @@ shut: {description: Variables no longer declared and shut now., type: list, elem
 removed: {description: Variables removed now., type: list, elements: str, returned: always}
 kept: {description: Undeclared and kept for what they hold., type: list, elements: str, returned: always}
 done: {description: "Where some changes failed, those that were made.", type: list, elements: str, returned: failure}
-failed:
+refusals:
   {description: 'Changes that AlternC refused, each with its words.', type: list, elements: str, returned: failure}
 untried:
   {description: Changes not tried because AlternC ended before them., type: list, elements: str, returned: failure}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import alternc_module as shared
-from ansible.module_utils.hosting.alternc_kinds import VARIABLES
+from ansible.module_utils.hosting.alternc_sets_door import MODULES, answer
 
-
-def as_text(value):
-    """Return a value as AlternC keeps it."""
-    return str(int(value)) if isinstance(value, bool) else str(value)
+NAME = "alternc_variables"
 
 
 def main():
-    """Read, plan, write."""
-    module = AnsibleModule(
-        argument_spec={"variables": {"type": "dict", "required": True}},
-        supports_check_mode=True,
-    )
-    declared = [{"name": name, "value": as_text(value)} for name, value in module.params["variables"].items()]
-    shared.main(module, [(VARIABLES, declared)])
+    """Hand the set to the engine, return what it says; the action plugin does so without the weight of a module."""
+    module = AnsibleModule(argument_spec=MODULES[NAME].spec, supports_check_mode=True)
+    result = answer(module.params, module=NAME, check_mode=module.check_mode, diff=module._diff)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

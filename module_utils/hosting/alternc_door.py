@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import os
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,6 @@ from .alternc_sets import Plan
 DOOR = ("runuser", "-u", "alterncpanel", "--", "php", "/usr/local/lib/infini-alternc/door.php")
 JOBS_LOCK = "/run/alternc/jobs-lock"
 SHOWN = 5  # failures told of many
-
-Run = Callable[[Sequence[str], str], tuple[int, str, str]]  # (command, standard input) → code, output, errors
 
 
 class PanelError(Exception):
@@ -48,12 +48,19 @@ class Outcome:
         )
 
 
+def run(command: Sequence[str], data: str) -> tuple[int, str, str]:
+    """Run a command with this standard input; return its code, output and errors."""
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": ""}
+    done = subprocess.run(command, input=data, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 def is_installed() -> bool:
     """Whether this host has an AlternC to read."""
     return Path(CONFIGURATION).exists()
 
 
-def read(run: Run) -> Panel:
+def read() -> Panel:
     """Return what the panel holds."""
     if not is_installed():
         raise PanelError(
@@ -65,13 +72,13 @@ def read(run: Run) -> Panel:
     return parse(out)
 
 
-def carry(run: Run, plans: Sequence[Plan]) -> Outcome:
+def carry(plans: Sequence[Plan]) -> Outcome:
     """Carry plans out; what AlternC refuses does not stop the rest."""
     steps = [step for plan in plans for step in plan.steps]
     if not steps:
         return Outcome()
     refuse_locked()
-    answer = ask(run, [step.call() for step in steps])
+    answer = ask([step.call() for step in steps])
     answers = answer["done"]
     titles = [step.title for step in steps]
     return Outcome(
@@ -82,11 +89,11 @@ def carry(run: Run, plans: Sequence[Plan]) -> Outcome:
     )
 
 
-def fitting(run: Run, kind: str, questions: Sequence[Entry]) -> set[str]:
+def fitting(kind: str, questions: Sequence[Entry]) -> set[str]:
     """Return the keys whose password is the current one."""
     if not questions:
         return set()
-    done = ask(run, [{"do": "verify", "kind": kind, "of": list(questions)}])["done"]
+    done = ask([{"do": "verify", "kind": kind, "of": list(questions)}])["done"]
     if not done or not done[0]["ok"]:
         raise PanelError(f"AlternC could not compare passwords: {done[0]['error'] if done else 'it did not answer'}")
     return {one["key"] for one, fits in zip(questions, done[0]["fits"]) if fits}
@@ -101,7 +108,7 @@ def refuse_locked() -> None:
         )
 
 
-def ask(run: Run, calls: Sequence[Entry]) -> dict[str, Any]:
+def ask(calls: Sequence[Entry]) -> dict[str, Any]:
     """Pass calls to the door and return its answer."""
     code, out, err = run(DOOR, json.dumps({"calls": list(calls)}))
     try:

@@ -68,8 +68,11 @@ class EngineAction(ActionBase):  # type: ignore[misc]  # Ansible ships no types
     _supports_check_mode = True
     engine: str
 
-    def ask(self, asked: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Return what the engine on the host answers, in the words of a module's result."""
+    def ask(self, asked: dict[str, Any], task_vars: dict[str, Any], **options: str) -> dict[str, Any]:
+        """Return what the engine on the host answers, in the words of a module's result.
+
+        `options` are what its door needs to know besides, and a module of the action's name knows by itself.
+        """
         python = self._python(task_vars)
         later = bool(self._task.async_val)
         alone = not (later or self._task.delegate_to or any(self._task.environment or ()))
@@ -82,7 +85,7 @@ class EngineAction(ActionBase):  # type: ignore[misc]  # Ansible ships no types
             "engine": self.engine,
             "sources": sources(f"{self.engine}_door"),
             "asked": asked,
-            "options": {"check_mode": self._task.check_mode, "diff": self._task.diff},
+            "options": {"check_mode": self._task.check_mode, "diff": self._task.diff, **options},
         }
         command = f"{shlex.quote(python)} -I -c {shlex.quote(OPEN)}"
         done = self._low_level_execute_command(command, in_data=zlib.compress(json.dumps(letter).encode(), 1))

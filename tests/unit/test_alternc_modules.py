@@ -9,7 +9,6 @@ import json
 
 import alternc_world as world
 import pytest
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.hosting import alternc_door
 from ansible.module_utils.testing import patch_module_args
 
@@ -28,12 +27,12 @@ class Host:
         configuration.touch()
         monkeypatch.setattr(alternc_door, "CONFIGURATION", str(configuration))
         monkeypatch.setattr(alternc_door, "JOBS_LOCK", str(self.lock))
-        monkeypatch.setattr(AnsibleModule, "run_command", lambda _module, argv, **more: self.run(argv, **more))
+        monkeypatch.setattr(alternc_door, "run", self.run)
 
-    def run(self, argv, data="", **_more):
+    def run(self, argv, data=""):
         if argv[0] == "mariadb":
             return self.database
-        assert argv[:4] == ["runuser", "-u", "alterncpanel", "--"]
+        assert [*argv[:4]] == ["runuser", "-u", "alterncpanel", "--"]
         asked = json.loads(data)["calls"]
         self.calls += asked
         if self.broken:

@@ -14,7 +14,7 @@ import pytest
 
 from infini import engine
 
-DOORS = ["tree_door", "units_door", "php_door"]
+DOORS = ["tree_door", "units_door", "php_door", "alternc_sets_door"]
 
 
 @pytest.mark.parametrize("door", [*DOORS, "alternc_apply"])

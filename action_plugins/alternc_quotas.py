@@ -1,0 +1,1 @@
+alternc_sets.py
