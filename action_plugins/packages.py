@@ -32,11 +32,17 @@ class ActionModule(ActionBase):
             {
                 "names": {"type": "list", "elements": "str", "required": True},
                 "update_cache": {"type": "bool", "default": False},
+                "answers": {"type": "str", "default": ""},
             }
         )
         names = list(dict.fromkeys(arguments["names"]))
         if not names or self._stands(names):
             return {"changed": False}
+        if arguments["answers"] and not self._task.check_mode:
+            answers = arguments["answers"].encode()
+            done = self._low_level_execute_command("debconf-set-selections", in_data=answers)
+            if done["rc"] != 0:
+                return {"failed": True, "msg": f"debconf does not take the answers: {done['stderr'].strip()}"}
         apt = {"name": names, "install_recommends": False, "policy_rc_d": SERVICES_STAY_DOWN}
         apt.update({"update_cache": True} if arguments["update_cache"] else {"cache_valid_time": 3600})
         result: dict[str, Any] = self._execute_module("ansible.builtin.apt", apt, task_vars=task_vars)

@@ -20,6 +20,10 @@ options:
     description: Whether the lists are fetched before anything is installed, however new they are.
     type: bool
     default: false
+  answers:
+    description: What the packages ask when they are installed, in the words of debconf-set-selections(1).
+    type: str
+    default: ""
 attributes:
   check_mode: {support: full}
   diff_mode: {support: full}

@@ -24,7 +24,8 @@ def packages(monkeypatch, tmp_path):
 
     def packages(*names, **more):
         words = dict.fromkeys(("connection", "play_context", "loader", "templar", "shared_loader_obj"), Mock())
-        action = action_loader.get("packages", task=Mock(args={"names": list(names), **more}, async_val=0), **words)
+        task = Mock(args={"names": list(names), **more}, async_val=0, check_mode=False)
+        action = action_loader.get("packages", task=task, **words)
         module = sys.modules[type(action).__module__]
         monkeypatch.setattr(module, "LISTS", str(tmp_path / "lists"))
         monkeypatch.setattr(module, "MARKS", str(tmp_path / "marks"))
@@ -36,10 +37,10 @@ def packages(monkeypatch, tmp_path):
     return packages
 
 
-def ran(command):
+def ran(command, in_data=b""):
     # Ansible adds the same words to what it runs over SSH.
-    done = subprocess.run(["sh", "-c", f"{command} && sleep 0"], capture_output=True, text=True, check=False)
-    return {"rc": done.returncode, "stdout": done.stdout}
+    done = subprocess.run(["sh", "-c", f"{command} && sleep 0"], input=in_data, capture_output=True, check=False)
+    return {"rc": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
 
 
 def test_what_is_installed_is_not_asked_of_apt(packages):
@@ -69,3 +70,14 @@ def test_once_a_day_the_lists_are_fetched(packages, tmp_path):
 def test_new_lists_can_be_fetched_first(packages):
     _result, apt = packages("no-such-package", update_cache=True)
     assert apt.call_args.args[1]["update_cache"] is True
+
+
+def test_what_packages_ask_is_answered_before_they_are_installed_and_only_then(packages, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    told = tmp_path / "told"
+    (tmp_path / "debconf-set-selections").write_text(f"#!/bin/sh\ncat >{told}\n")
+    (tmp_path / "debconf-set-selections").chmod(0o755)
+    assert packages("dpkg", answers="alternc a string b\n")[1].call_count == 0
+    assert not told.exists()
+    assert packages("no-such-package", answers="alternc a string b\n")[1].call_count == 1
+    assert told.read_text() == "alternc a string b\n"
