@@ -19,6 +19,7 @@ from .alternc_data import ADMIN, Entry, Panel
 from .brake import refuse_mass_removal
 
 ORDER = ("remove", "change", "shut", "create")  # what goes makes room for what comes
+FATES = {"shut": "shut", "remove": "removed"}
 WORDS_OF_MANY = 5  # sentences shown of many
 
 
@@ -153,12 +154,14 @@ def plan(kind: Kind, wanted: Sequence[Mapping[str, Any]], panel: Panel, wishes: 
         ]
     )
     steps = [*_wanted_steps(kind, world), *_unwanted_steps(kind, world)]
-    going = [step.key for step in steps if step.verb in ("remove", "shut")]
+    named = {*wishes.remove, *wishes.confirmed}
+    going = {step.key: step.verb for step in steps if step.verb in FATES and step.key not in named}
     refuse_mass_removal(
-        set(going) - set(wishes.remove),
+        going,
         sum(1 for entry in current.values() if _ours(kind, entry, world)),
         wishes.confirmed,
         kind.nouns,
+        " or ".join(FATES[verb] for verb in sorted(set(going.values()))),
     )
     kept = [key for key, entry in _undeclared(kind, world) if kind.keeps(entry, panel) and key not in wishes.remove]
     steps.sort(key=lambda step: (ORDER.index(step.verb), _open(step), step.key))

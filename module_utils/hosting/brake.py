@@ -11,12 +11,17 @@ class UnsafePlanError(Exception):
     """The plan takes away more of a set than a person would on purpose."""
 
 
-def refuse_mass_removal(removed: Collection[str], existing: int, confirmed: Collection[str], what: str) -> None:
-    """Raise where more than 30 % of a set (more than 2 of a set under 10) would go without being confirmed by name."""
+def refuse_mass_removal(
+    removed: Collection[str], existing: int, confirmed: Collection[str], what: str, fate: str = "locked"
+) -> None:
+    """Raise where more than 30 % of a set (more than 2 of a set under 10) would go without being confirmed by name.
+
+    `fate` says what would become of them.
+    """
     surprising = sorted(set(removed) - set(confirmed))
     allowed = 2 if existing < 10 else int(existing * 0.3)
     if len(surprising) > allowed:
         raise UnsafePlanError(
-            f"{len(surprising)} of {existing} {what} would be locked at once ({', '.join(surprising)}): "
+            f"{len(surprising)} of {existing} {what} would be {fate} at once ({', '.join(surprising)}): "
             "if that is meant, confirm them by name, else put them back into the inventory"
         )

@@ -135,10 +135,14 @@ def test_the_brake_wants_many_confirmed_by_name():
     them = [world.member(2000 + i, f"asso{i}") for i in range(20)]
     panel = parse(world.answer([*them, world.row("defaults", profile="default", quota="dom", value=1)]))
     kept = [a_member(f"asso{i}") for i in range(10)]
-    with pytest.raises(UnsafePlanError, match="10 of 20 members"):
+    with pytest.raises(UnsafePlanError, match="10 of 20 members would be shut at once"):
         plan(kinds.MEMBERS, kept, panel)
     confirmed = [f"asso{i}" for i in range(10, 20)]
     assert len(plan(kinds.MEMBERS, kept, panel, Wishes(confirmed=confirmed)).named("shut")) == 10
+    boxes = [world.box(number, f"un{number}", "velo.fr", mailbox=number % 2) for number in range(12)]
+    panel = parse(world.answer([world.member(2001, "velo"), world.domain("velo.fr", 2001), *boxes]))
+    with pytest.raises(UnsafePlanError, match="12 of 12 mail addresses would be removed or shut at once"):
+        plan(kinds.MAILBOXES, [], panel)
 
 
 # --- What changes ---
