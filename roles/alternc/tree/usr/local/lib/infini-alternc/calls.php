@@ -85,6 +85,19 @@ function domain(string $name): int
     return (int) $found['id'];
 }
 
+// AlternC never deletes a domain that has a catch-all: it has to go first.
+function drop_catchalls(string $of, $whose): void
+{
+    global $db, $mail;
+    $db->query("SELECT DISTINCT d.id FROM domaines d JOIN address a ON a.domain_id = d.id WHERE a.address = '' AND d.$of = ?", [$whose]);
+    for ($ids = []; $db->next_record();) {
+        $ids[] = (int) $db->f('id');
+    }
+    foreach ($ids as $id) {
+        need($mail->catchall_del($id));
+    }
+}
+
 // The password that was given, else one that nobody knows and that no policy of AlternC refuses.
 function secret(array $call, string $login): string
 {
@@ -265,6 +278,7 @@ return [
     'member.remove' => function (array $call): void {
         global $admin, $dom, $domislocked;
         $uid = member($call['was']['login']);
+        drop_catchalls('compte', $uid);
         become(ADMIN);
         if ($domislocked) {  // it takes the lock itself, for each domain
             $dom->unlock();
@@ -290,7 +304,7 @@ return [
     },
     'domain.remove' => function (array $call): void {
         global $dom;
-        domain($call['was']['name']);
+        drop_catchalls('id', domain($call['was']['name']));
         $dom->unlock();  // it takes the lock itself
         need($dom->del_domain($call['was']['name']));
     },
