@@ -89,6 +89,7 @@ class Report:
     did: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     canary: dict[str, float] = field(default_factory=dict)  # when it was sent, and when it last came through
+    shut: dict[str, float] = field(default_factory=dict)  # since when members may not enter the panel
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
@@ -163,13 +164,15 @@ class Engine:
         self.allow_removal = allow_removal
         self.quarantined: set[str] = set()  # files of pools that PHP refuses
         self.pools: set[tuple[str, str]] = set()
+        self.refused: list[dict[str, str]] = []  # virtual hosts that Apache refuses
         self.left: list[str] = []  # files and units of pools that no row asks for any more
         self.left_units: list[str] = []
 
     def run(self, *, anew: bool = False) -> Report:
         """Apply what waits."""
         report = self.report
-        report.canary = dict(recall().get("canary", {}))
+        before = recall()
+        report.canary, report.shut = dict(before.get("canary", {})), dict(before.get("shut", {}))
         with report.step():
             report.did += [f"{name} was put back" for name in panel.prepare_directories()]
             report.did += [f"the lock {name}, which nobody held, was removed" for name in panel.remove_stale_locks()]
@@ -178,6 +181,7 @@ class Engine:
                 panel.mark_all()
             stamp = self.send_canary()
             now = panel.look()
+            report.shut = {login: report.shut.get(login, time.time()) for login in now.shut}
             if now.never:
                 panel.mend_actions()
                 report.did.append(f"{len(now.never)} file actions that AlternC overlooks were put right")
@@ -234,6 +238,7 @@ class Engine:
                     self.open_pools(later)
         with report.step():
             self.publish()
+            self.tell_rows(now)
         with report.step():
             self.retire()
 
@@ -347,13 +352,26 @@ class Engine:
             ),
             files,
         )
-        self.report.problems += [f"Apache refuses a virtual host: {one['reason']}" for one in made["quarantined"]]
+        self.refused = made["quarantined"]
+        self.report.problems += [f"Apache refuses a virtual host: {one['reason']}" for one in self.refused]
         own_apache()
         if made["changes"] or owed:
             apache.reload()
             changed = sum(change["path"].endswith(".conf") for change in made["changes"])
             self.report.did.append(f"{changed} virtual hosts were put in force")
         RELOAD_OWED.unlink()
+
+    def tell_rows(self, now: Seen) -> None:
+        """Let the panel itself say which of its sites Apache refuses, for as long as it does."""
+        reasons = {
+            (Path(one["path"]).parent.name, Path(one["path"]).stem): " ".join(
+                one["reason"].replace(f"{one['path']}: ", "").split()
+            )
+            for one in self.refused
+            if Path(one["path"]).parent.name.isdigit()
+        }
+        if reasons or now.told:
+            panel.tell_refused(reasons)
 
     def retire(self) -> None:
         """Take away pools that nobody asks any more: neither a row, nor a virtual host, nor a request on its way."""
@@ -446,6 +464,19 @@ def remember(report: Report, settings: Settings) -> None:
     """Keep what a run found for `check`, and write of it to those who must know, when it is news."""
     before = recall().get("problems", [])
     problems = report.problems + canary_problems(report.canary, settings)
+    fresh = STATE.with_suffix(".new")
+
+    def keep() -> None:
+        now = {"ran": time.time(), "did": report.did, "problems": problems, "canary": report.canary}
+        now["shut"] = report.shut
+        fresh.write_text(json.dumps(now, ensure_ascii=False), encoding="utf-8")
+
+    try:
+        STATE.parent.mkdir(mode=0o755, exist_ok=True)
+        keep()
+    except OSError as error:  # `check` misses the run soon; a letter at each run would say no more
+        report.problems.append(f"{STATE} cannot be written ({error.strerror}): make room on the disk")
+        return
     if settings.mail_to and problems != before:
         letter = EmailMessage()
         letter["To"], letter["Subject"] = settings.mail_to, f"[{settings.fqdn}] AlternC : changements du panneau"
@@ -454,10 +485,7 @@ def remember(report: Report, settings: Settings) -> None:
             subprocess.run(SENDMAIL, input=bytes(letter), capture_output=True, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             problems.append(f"{settings.mail_to} could not be written to: {error}")
-    now = {"ran": time.time(), "did": report.did, "problems": problems, "canary": report.canary}
-    STATE.parent.mkdir(mode=0o755, exist_ok=True)
-    fresh = STATE.with_suffix(".new")
-    fresh.write_text(json.dumps(now, ensure_ascii=False), encoding="utf-8")
+            keep()
     fresh.rename(STATE)
 
 

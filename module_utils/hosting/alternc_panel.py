@@ -7,8 +7,9 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ JOBS_LOCK = Path("/run/alternc/jobs-lock")
 TEMPLATES = Path("/etc/alternc/templates/apache2")
 VIRTUAL_HOSTS = Path("/var/lib/alternc/apache-vhost")
 CANARY_RECORD, CANARY_SITE = "dns", "web"  # sub-domains of the canary's domain
+REFUSED = "Apache refuse ce site, qui reste comme avant : "  # on AlternC's page of errors; LOOK knows it, too
 STALE_SECONDS = 60  # nothing of AlternC holds a lock for so long without a process
 SCRIPT_SECONDS = 1500
 
@@ -33,6 +35,7 @@ LOOK = """
 SET SESSION TRANSACTION READ ONLY;
 START TRANSACTION WITH CONSISTENT SNAPSHOT;
 SELECT 'member', uid, login FROM membres WHERE uid >= 2000;
+SELECT 'shut', login FROM membres WHERE uid >= 2000 AND NOT enabled;
 SELECT 'pool', m.login, LOWER(s.type) FROM sub_domaines s JOIN membres m ON m.uid = s.compte
   WHERE s.type REGEXP '^php[0-9]{2}-fpm$' AND s.web_action <> 'DELETE' AND s.enable IN ('ENABLED', 'ENABLE')
   GROUP BY 2, 3;
@@ -42,7 +45,9 @@ SELECT 'untyped', CONCAT_WS('.', NULLIF(s.sub, ''), s.domaine), s.type, s.id FRO
   LEFT JOIN domaines_type t ON t.name = s.type WHERE t.name IS NULL;
 SELECT 'refused', s.id, CONCAT_WS('.', NULLIF(s.sub, ''), s.domaine), LOWER(s.type), IF(t.has_https_option, s.https, '')
   FROM sub_domaines s JOIN domaines_type t ON t.name = s.type
-  WHERE s.web_action = 'OK' AND s.web_result NOT IN ('', '0') AND s.enable = 'ENABLED';
+  WHERE s.web_action = 'OK' AND s.web_result NOT IN ('', '0') AND s.web_result NOT LIKE 'Apache refuse %'
+  AND s.enable = 'ENABLED';
+SELECT 'told', id FROM sub_domaines WHERE web_result LIKE 'Apache refuse %';
 SELECT 'zone', domaine, dns_result FROM domaines WHERE dns_action = 'OK' AND dns_result NOT IN ('', '0');
 SELECT 'action', id, type FROM actions WHERE end IS NULL OR end = 0;
 SELECT 'null', id FROM actions WHERE begin IS NULL OR (end IS NULL AND begin <> 0);
@@ -74,11 +79,13 @@ class Seen:
     """What the panel's database says at one moment."""
 
     members: dict[str, int] = field(default_factory=dict)  # user numbers by login
+    shut: list[str] = field(default_factory=list)  # logins that may not enter the panel
     pools: set[tuple[str, str]] = field(default_factory=set)  # (login, version of PHP)
     domains: dict[str, str] = field(default_factory=dict)  # names by row, of those that wait
     sites: dict[str, str] = field(default_factory=dict)
     untyped: list[Site] = field(default_factory=list)
     refused: list[Site] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)  # rows that say that Apache refuses them
     zones: dict[str, str] = field(default_factory=dict)  # results by domain, where it is none
     actions: dict[str, str] = field(default_factory=dict)
     never: list[str] = field(default_factory=list)  # actions that AlternC overlooks
@@ -121,8 +128,8 @@ def seen(lines: Iterable[str]) -> Seen:
             found.refused.append(Site(fields[1], fields[2], fields[0], fields[3]))
         elif kind == "zone":
             found.zones[fields[0]] = fields[1]
-        elif kind == "null":
-            found.never.append(fields[0])
+        elif kind in ("told", "null", "shut"):
+            {"told": found.told, "null": found.never, "shut": found.shut}[kind].append(fields[0])
     return found
 
 
@@ -152,28 +159,50 @@ def look() -> Seen:
 
 def script(name: str) -> str:
     """Run one of AlternC's own scripts and return what it said: a good run is silent, and its status means nothing."""
-    try:
-        done = subprocess.run(
-            [str(SCRIPTS / name)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=SCRIPT_SECONDS,
-            check=False,
-        )
-    except OSError as error:
-        raise PanelError(f"AlternC's {name} cannot be run ({error}): is the package alternc whole?") from error
-    except subprocess.TimeoutExpired as error:
-        raise PanelError(f"AlternC's {name} did not end within {SCRIPT_SECONDS} s and was stopped") from error
-    return done.stdout.strip()
+    # A file, not a pipe: what a script leaves in the background keeps a pipe open, and us waiting.
+    with tempfile.TemporaryFile() as said:
+        try:
+            subprocess.run(
+                [str(SCRIPTS / name)],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                timeout=SCRIPT_SECONDS,
+                check=False,
+            )
+        except OSError as error:
+            raise PanelError(f"AlternC's {name} cannot be run ({error}): is the package alternc whole?") from error
+        except subprocess.TimeoutExpired as error:
+            raise PanelError(f"AlternC's {name} did not end within {SCRIPT_SECONDS} s and was stopped") from error
+        said.seek(0)
+        return said.read().decode(errors="replace").strip()
 
 
 def retry(sites: Iterable[Site]) -> None:
     """Have AlternC take these sub-domains again: it marks as done what it could not do."""
     ids = ", ".join(str(int(site.id)) for site in sites)
     query(f"UPDATE sub_domaines SET web_action = 'UPDATE' WHERE id IN ({ids}) AND web_action = 'OK';")  # noqa: S608 (numbers)
+
+
+def tell_refused(reasons: Mapping[tuple[str, str], str]) -> None:
+    """Let the rows of these virtual hosts, by owner and name, say why Apache refuses them, and no other row."""
+    host = "CONCAT_WS('.', NULLIF(s.sub, ''), s.domaine)"
+    ours = {f"s.compte = {int(uid)} AND {host} = {_text(name)}": REFUSED + why for (uid, name), why in reasons.items()}
+    query(
+        f"UPDATE sub_domaines s SET s.web_result = '0' WHERE s.web_result LIKE '{REFUSED}%'"  # noqa: S608 (quoted)
+        + "".join(f" AND NOT ({where})" for where in ours)
+        + ";\n"
+        + "".join(
+            f"UPDATE sub_domaines s JOIN domaines_type t ON t.name = s.type SET s.web_result = {_text(why[:255])} "  # noqa: S608 (the same)
+            f"WHERE {where} AND NOT COALESCE(t.only_dns, 0) AND s.web_action = 'OK' AND s.enable = 'ENABLED';\n"
+            for where, why in ours.items()
+        )
+    )
+
+
+def _text(text: str) -> str:
+    """Return a text as SQL takes it, whatever it holds and whatever set of characters the column has."""
+    return f"_ascii X'{text.encode('ascii', 'replace').hex()}'"
 
 
 def mark_all() -> None:

@@ -606,6 +606,30 @@ def test_a_virtual_host_that_apache_refuses_costs_its_own_site_only(world):
     assert "manual/own.conf" in world.files("etc/apache2/alternc")
 
 
+def test_the_row_of_a_site_that_apache_refuses_says_so_until_it_is_mended(world):
+    world.site("www.velo.test", "velo")
+    world.site("www.chorale.test", "chorale")
+    world.run()
+    mine = panel.VIRTUAL_HOSTS / "1/2001/www.velo.test.conf"
+    kept = mine.read_text()
+    mine.write_text("NoSuchDirective l'été\n")
+    world.run()
+    (told,) = [event for event in world.events if event.startswith("sql")]
+    words = [bytes.fromhex(one).decode() for one in re.findall(r"X'([0-9a-f]+)'", told)]
+    assert words == ["www.velo.test", f"{panel.REFUSED}no", "www.velo.test"]
+    assert "s.compte = 2001" in told
+    assert "2002" not in told
+    mine.write_text(kept)
+    world.rows = ["told\t7"]
+    world.run()
+    (told,) = [event for event in world.events if event.startswith("sql")]
+    assert told.split(" WHERE ")[0] == "sql UPDATE sub_domaines s SET s.web_result = '0'"
+    assert "NOT (" not in told
+    world.rows = []
+    world.run()
+    assert set(world.events) == {"look"}
+
+
 def test_a_reload_is_owed_by_a_run_that_was_killed(world):
     world.site("www.velo.test", "velo")
     world.broken["reload"] = Killed()
@@ -757,6 +781,17 @@ def test_what_a_run_found_is_kept_with_its_time():
     assert [path.name for path in apply.STATE.parent.iterdir()] == ["state.json"]
     apply.STATE.write_text("{half")
     assert apply.recall() == {}
+
+
+def test_what_cannot_be_kept_is_said_by_the_run_itself_and_mailed_to_nobody(world, monkeypatch):
+    def is_full(*_words, **_options):
+        raise OSError(28, "No space left on device")
+
+    report = apply.Report(problems=["one"])
+    monkeypatch.setattr(Path, "write_text", is_full)
+    apply.remember(report, SETTINGS)
+    assert report.problems[1:] == [f"{apply.STATE} cannot be written (No space left on device): make room on the disk"]
+    assert world.letters == []
 
 
 @pytest.fixture

@@ -166,6 +166,13 @@ def test_a_script_cannot_wait_for_an_answer(scripts):
     assert panel.script("do_actions.php") == ""
 
 
+def test_what_a_script_leaves_in_the_background_is_not_waited_for(scripts):
+    scripts("do_actions.php", "echo one; sleep 20 &")
+    began = time.monotonic()
+    assert panel.script("do_actions.php") == "one"
+    assert time.monotonic() - began < 10
+
+
 def test_a_script_that_is_missing_or_does_not_end_is_a_sentence(scripts, monkeypatch):
     with pytest.raises(PanelError, match=r"^AlternC's gone\.php cannot be run .*is the package alternc whole\?$"):
         panel.script("gone.php")

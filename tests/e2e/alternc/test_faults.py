@@ -67,6 +67,7 @@ def test_5_a_lock_that_an_aborted_installation_left(panel, members):
 
 def test_6_a_virtual_host_that_apache_cannot_read(panel, members, sites):
     path = panel.run(f"ls /var/lib/alternc/apache-vhost/*/{members[0].uid}/{sites[0]}.conf")
+    row = f"SELECT web_result FROM sub_domaines WHERE domaine = '{members[0].domain}' AND sub = 'www2'"  # noqa: S608 (ours)
     kept = panel.run(f"cat {path}")
     panel.run(f"sed -i 's/^ *DocumentRoot/    NoSuchDirective on\\n&/' {path}")
     try:
@@ -75,11 +76,15 @@ def test_6_a_virtual_host_that_apache_cannot_read(panel, members, sites):
         there = panel.until(lambda: panel.page(name)[2].startswith("https://exemple.test/apres"))
         assert there, "the others' changes are applied"
         assert panel.until(lambda: sites[0] in panel.problems() and "NoSuchDirective" in panel.problems())
+        ((told,),) = panel.sql(row)
+        assert told.startswith("Apache refuse ce site, qui reste comme avant : "), "AlternC's own page says it, too"
+        assert "NoSuchDirective" in told
         assert restarts(panel), "Apache starts although AlternC's own file is broken"
         assert [panel.page(site)[0] for site in sites] == [200, 200], "the broken one stays on what it had"
     finally:
         panel.run(f"cat >{path}", kept + "\n")
     assert panel.until(lambda: not panel.problems()), panel.problems()
+    assert panel.sql(row) == [["0"]], "and takes it back once it is mended"
 
 
 def test_6_apache_outside_of_its_unit_is_brought_home(panel, sites):
