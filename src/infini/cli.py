@@ -37,6 +37,7 @@ InventoryOption = Annotated[str, typer.Option("--inventory", "-i", help="A name 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Install what this machine lacks without asking.")]
 VersionArgument = Annotated[str, typer.Argument(help="Version of PHP, as php_runtimes names it: 7.4.")]
+MemberArgument = Annotated[str, typer.Argument(help="Login of a member of the panel.")]
 CheckOption = Annotated[bool, typer.Option("--check", help="Change nothing, say what would change.")]
 
 
@@ -271,6 +272,49 @@ def drift(inventory: InventoryOption = "staging", as_json: JsonOption = False) -
     if "error" in answer:
         _say(f"✗ Not every host was looked at. {answer['error']}")
     _end(answer, as_json, status)
+
+
+@app.command()
+def leave(
+    member: MemberArgument,
+    inventory: InventoryOption = "staging",
+    to: Annotated[Path | None, typer.Option(help="Where the export goes; MEMBER.json here without.")] = None,
+    check: CheckOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a member of the panel leave: an export to hand over, and panel and FTP shut. Nothing is deleted."""
+    from infini import leaving
+
+    dest = to or Path(f"{member}.json")
+    result = leaving.leave(member, inventory, dest, check=check)
+    if not result.ok:
+        _say(result.sentence())
+    elif check:
+        _say(f"{member} would be frozen, and {dest} written.")
+    else:
+        _say(f"{member} is frozen; hand {dest} over. In {leaving.DAYS} days: ./infini purge {member}")
+    _end(result.as_json(), as_json, result.status)
+
+
+@app.command()
+def purge(
+    member: MemberArgument,
+    inventory: InventoryOption = "staging",
+    check: CheckOption = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show what goes, line by line.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a member who left 30 days ago, with all there is of him, once a verified backup holds it."""
+    from infini import leaving
+
+    result = leaving.purge(member, inventory, check=check, diff=diff)
+    if diff:
+        sys.stderr.write(result.differences())
+    if result.ok:
+        _say(f"{member} {'would be' if check else 'is'} deleted with all there was of the member.")
+    else:
+        _say(result.sentence())
+    _end(result.as_json(), as_json, result.status)
 
 
 @app.command()
