@@ -56,6 +56,11 @@ options:
     type: list
     elements: str
     default: []
+  confirm_domains:
+    description: Domains of which any row may be removed, such as those just made, which AlternC gave rows of its own.
+    type: list
+    elements: str
+    default: []
   scope:
     description:
       - Logins of the members whose sub-domains the set owns; everybody's without it.

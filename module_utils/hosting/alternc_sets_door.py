@@ -116,6 +116,7 @@ MODULES = {
                 "choices": list(alternc_kinds.FAMILIES),
                 "default": list(alternc_kinds.FAMILIES),
             },
+            "confirm_domains": NAMES,
             **OWNING,
         },
         lambda options: [(alternc_kinds.SUBDOMAINS, alternc_kinds.without_dkim(options["subdomains"]))],
@@ -223,11 +224,17 @@ def _plan(options: Entry, kind: Kind, entries: Sequence[Mapping[str, Any]], pane
     fits = alternc_door.fitting(kind.name, alternc_sets.passwords(kind, entries, panel)) if always else set()
     mine = {row[kind.key] for row in panel.rows(kind.name) if kind.key in row}
     named = set(options.get("remove") or ())
+    domains = set(options.get("confirm_domains") or ())
+    rows = kind.indexed(panel.rows(kind.name), panel) if domains else {}
     wishes = Wishes(
         prune=options.get("prune", False),
         scope=None if options.get("scope") is None else set(options["scope"]),
         remove=named if kind.index else named & (mine | {entry[kind.key] for entry in entries}),
-        confirmed=set(options.get("confirm_removals") or ()) | named,
+        confirmed={
+            *(options.get("confirm_removals") or ()),
+            *named,
+            *(key for key, row in rows.items() if row["domain"] in domains),
+        },
         always=always,
         fits=fits,
         fresh=fresh,

@@ -145,6 +145,15 @@ def test_passwords_are_compared_by_the_door(capsys, host):
     assert [call["do"] for call in host.calls] == ["verify", "verify", "mailbox.change"]
 
 
+def test_all_rows_of_a_new_domain_may_be_confirmed_at_once(capsys, host):
+    rows = [{"domain": "velo.fr", "sub": "x", "type": "txt", "value": "y"}]
+    options = {"subdomains": rows, "ignore": []}
+    said = run(capsys, "alternc_subdomains", **options, confirm_domains=["chorale.fr"])
+    assert "4 of 5 sub-domains would be removed at once" in said["msg"]
+    assert not host.calls
+    assert len(run(capsys, "alternc_subdomains", **options, confirm_domains=["velo.fr"])["removed"]) == 4
+
+
 def test_databases_come_before_their_users(capsys, host):
     them = world.rows()
     next(one for one in them if one["set"] == "quotas" and one["uid"] == 2001 and one["quota"] == "mysql")["value"] = 5
