@@ -36,18 +36,21 @@ refused: {description: Whether nothing was touched because the rule forbids it.,
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import alternc_module as shared
-from ansible.module_utils.hosting import leaving
-from ansible.module_utils.hosting.alternc_kinds import MEMBERS
+from ansible.module_utils.hosting import alternc_door, leaving
+from ansible.module_utils.hosting.alternc_sets_door import answer
 
 
 def main():
     """Judge, then remove."""
     module = AnsibleModule(argument_spec={"member": {"type": "str", "required": True}}, supports_check_mode=True)
     login = module.params["member"]
+    try:
+        panel = alternc_door.read()
+    except alternc_door.PanelError as error:
+        module.fail_json(msg=str(error))
     why = leaving.refusal(
         login,
-        shared.read(module),
+        panel,
         leaving.read(leaving.ENGINE).get("shut", {}),
         leaving.read(leaving.EXPORTS / f"{login}.json"),
         leaving.read(leaving.BACKUPS),
@@ -55,8 +58,11 @@ def main():
     )
     if why:
         module.fail_json(msg=why, refused=True)
-    module.params.update(prune=False, remove=[login])
-    shared.main(module, [(MEMBERS, [])])
+    wanted = {"members": [], "prune": False, "remove": [login]}
+    result = answer(wanted, module="alternc_members", check_mode=module.check_mode, diff=module._diff)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":
