@@ -46,9 +46,9 @@ PORTS = {
 """Where the services that AlternC configures listen."""
 
 
-def ports(services, http, https):
-    """Return the ports that these services open, as a service card says them; Apache's are the two that are given."""
-    known = {**PORTS, "apache2": [f"{http}/tcp", f"{https}/tcp"]}
+def ports(services, apache):
+    """Return the ports that these services open, as a service card says them; Apache's are those that are given."""
+    known = {**PORTS, "apache2": [f"{port}/tcp" for port in apache]}
     found = (port.split("/") for service in services for port in known.get(service, []))
     return [{"port": int(number), "protocol": protocol, "from": "any"} for number, protocol in found]
 

@@ -31,8 +31,8 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+from . import alternc_front, apache, tree, units_door
 from . import alternc_panel as panel
-from . import apache, tree, units_door
 from .alternc_panel import PanelError, Seen
 from .tree_model import DIRECTORY, FILE, Entry, Request, TreeError, Validation
 from .tree_read import digest
@@ -76,6 +76,7 @@ class Settings:
     http_port: int
     canary: str  # a domain of the panel that belongs to nobody else; empty for none
     canary_hours: float
+    front: bool = False  # whether visitors come through HAProxy on this host, which asks by the PROXY protocol
 
     def home(self, login: str) -> str:
         """Return where AlternC puts the files of a member."""
@@ -239,6 +240,10 @@ class Engine:
         with report.step():
             self.publish()
             self.tell_rows(now)
+        if self.settings.front:
+            with report.step():
+                served = (path.read_text(encoding="utf-8", errors="replace") for path in Path(SERVED).glob("*/*.conf"))
+                report.did += alternc_front.keep(served, self.settings.canary)
         with report.step():
             self.retire()
 
@@ -544,6 +549,9 @@ def follow(name: str, settings: Settings) -> str:
     """Return where Apache leads who asks for a name."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", settings.http_port, timeout=5)) as connection:
         try:
+            if settings.front:
+                connection.connect()
+                connection.sock.sendall(b"PROXY UNKNOWN\r\n")
             connection.request("GET", "/", headers={"Host": name})
             return connection.getresponse().getheader("Location") or ""
         except (OSError, http.client.HTTPException):

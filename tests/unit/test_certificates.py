@@ -83,6 +83,7 @@ def host(tmp_path, program):
     (tmp_path / "domains.txt").write_text("# ours\nvelo.test www.velo.test\n")
     settings = program.Settings(
         domains=tmp_path / "domains.txt",
+        lists=[tmp_path / "names"],
         base=tmp_path,
         deploy=tmp_path / "deploy",
         socket=tmp_path / "admin.sock",
@@ -262,6 +263,50 @@ def test_status_says_what_a_run_would_do(program, host):
     assert state["undeployed"] == ["velo.test"]
     assert state["retired"] == ["ancien.test"]
     assert state["failures"][0].startswith("repos.test: no new certificate (it has none): no such host; next try after")
+
+
+def test_names_that_another_program_keeps_have_a_certificate_each_and_are_told_apart(program, host):
+    now = program.time.time()
+    ledger = program.Ledger(host.base / "ledger")
+    assert program.status(host, ledger, now)["due"] == {}, "the list need not be there"
+    (host.base / "names").write_text("site.example\nwww.velo.test\nailleurs.example\nneuf.example\n")
+    ledger.failures = {
+        "ailleurs.example": {"count": 9, "last": now - DAY, "reason": "no such host"},
+        "site.example": {"count": 1, "last": now - DAY, "reason": "no such host"},
+    }
+    state = program.status(host, ledger, now)
+    assert state["ready"] == ["neuf.example", "site.example", "ailleurs.example"], "what fails keeps nobody waiting"
+    assert state["declared"] == 4, "www.velo.test has one already"
+    assert state["failures"] == []
+    assert [line.split(":")[0] for line in state["listed_failures"]] == ["ailleurs.example", "site.example"]
+    with pytest.raises(program.BrokenError, match="still declared"):
+        program.refuse_declared(host, ["site.example"])
+
+
+def test_names_that_never_had_a_certificate_do_not_hold_the_others_back(program, host):
+    for number in range(20):
+        (host.base / f"certs/rafale{number}.example").mkdir()
+    for number in range(10):
+        make_certificate(host.base, f"site{number}.example")
+    (host.base / "names").write_text("".join(f"site{number}.example\n" for number in range(1, 10)))
+    state = program.status(host, program.Ledger(host.base / "ledger"), program.time.time())
+    assert len(state["retired"]) == 21
+    assert (state["kept"], "site0.example" in state["retired"]) == ([], True)
+    (host.base / "names").write_text("")
+    state = program.status(host, program.Ledger(host.base / "ledger"), program.time.time())
+    assert (len(state["retired"]), len(state["kept"])) == (20, 10)
+
+
+def test_only_a_certificate_that_should_have_been_renewed_is_an_alarm(program, host):
+    (host.base / "names").write_text("site.example\nnulle-part.example\n")
+    ledger, now = program.Ledger(host.base / "ledger"), program.time.time()
+    make_certificate(host.base, "site.example", days=25)
+    assert program.ending(host, ledger, now) == []
+    make_certificate(host.base, "site.example", days=20, stamp="2")
+    ledger.failures = {"site.example": {"count": 3, "last": now, "reason": "no such host"}}
+    (line,) = program.ending(host, ledger, now)
+    assert line.startswith("site.example: no new certificate (the one it has ends on ")
+    assert "no such host" in line
 
 
 def fake_dehydrated(host, program, monkeypatch, outputs):

@@ -17,7 +17,7 @@ import yaml
 from ansible.plugins.filter.core import combine, quote, to_nice_json
 from jinja2.runtime import missing
 
-from hosting import alternc_apply, alternc_panel, php
+from hosting import alternc_apply, alternc_front, alternc_panel, php
 from infini.tree_render import Renderer, environment
 
 ROOT = Path(__file__).parents[2]
@@ -253,6 +253,34 @@ def test_apache_reads_only_what_was_judged(texts):
     included = [line.split()[1] for line in said if line.startswith("Include")]
     assert included == ["/etc/alternc/bureau.conf", "/etc/apache2/alternc/*/*.conf"]
     assert f"{alternc_apply.SERVED}/*/*.conf" in included
+
+
+def test_behind_the_front_apache_hears_this_host_only_and_believes_it(texts):
+    alone, behind = texts, picture(alternc_listen="127.0.0.1")[0]
+
+    def listens(found):
+        return [line.split()[1] for line in lines(found["/etc/apache2/ports.conf"]) if line.startswith("Listen")]
+
+    assert (listens(alone), listens(behind)) == (["80", "443"], ["127.0.0.1:80", "127.0.0.1:443"])
+    said = [lines(found["/etc/alternc/templates/alternc/apache2.conf"]) for found in (alone, behind)]
+    assert ["RemoteIPProxyProtocol On" in found for found in said] == [False, True]
+    assert 'Alias "/.well-known/acme-challenge/" "/var/lib/dehydrated/acme-challenges/"' in said[1]
+    settings = [json.loads(found["/etc/infini-alternc/settings.json"])["front"] for found in (alone, behind)]
+    assert settings == [False, True]
+    entries = [picture(alternc_listen=listen)[1] for listen in ("", "127.0.0.1")]
+    assert ["/var/lib/dehydrated/acme-challenges" in found for found in entries] == [False, True]
+
+
+def test_the_front_reads_the_names_where_the_engine_writes_them():
+    for name in ("staging", "production"):
+        said = yaml.safe_load((ROOT / f"inventory/{name}/group_vars/panels.yml").read_text())
+        assert said["front_names"] == str(alternc_front.FOLDER)
+        assert said["certificates_lists"] == [str(alternc_front.FOLDER / "names")]
+
+
+def test_ports_that_the_front_opens_are_not_apaches():
+    assert filters.ports(["apache2", "named"], [80, 443])[0] == {"port": 80, "protocol": "tcp", "from": "any"}
+    assert {one["port"] for one in filters.ports(["apache2", "named"], [])} == {53}
 
 
 def test_the_flags_that_alternc_sets_are_those_that_start_the_engine(texts):

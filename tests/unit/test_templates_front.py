@@ -89,7 +89,11 @@ def test_only_what_says_so_is_answered_over_plain_http():
     files = tree("front")
     assert as_map(files["/etc/haproxy/maps/plain_http.map"]) == {"fete.test": "yes"}
     (rule,) = words(files["/etc/haproxy/haproxy.cfg"], "http-request redirect")
-    assert " ".join(rule).endswith("|| { var(txn.site),map_str(/etc/haproxy/maps/plain_http.map) -m found }")
+    assert " ".join(rule).endswith("unless tls || plain")
+    assert [line[2:] for line in words(files["/etc/haproxy/haproxy.cfg"], "acl plain")] == [
+        ["var(txn.site),map_str(/etc/haproxy/maps/plain_http.map)", "-m", "found"],
+        ["var(txn.named)", "-m", "found"],
+    ]
 
 
 def test_a_second_web_node_is_data():
@@ -113,6 +117,49 @@ def test_limits_and_hsts_of_single_sites_are_maps():
     }
 
 
+def test_what_came_by_https_may_go_to_another_node_that_speaks_tls():
+    def backends(**given):
+        return words(tree("front", **given)["/etc/haproxy/haproxy.cfg"], "use_backend")
+
+    usual, (*_, secure, plain) = backends(), backends(front_secure_node="secure")
+    assert [line[-1] for line in usual] == [
+        "!elsewhere",
+        "node_%[var(txn.site),map_str(/etc/haproxy/maps/nodes.map,local)]",
+    ]
+    assert secure[1:] == ["node_%[var(txn.site),map_str(/etc/haproxy/maps/nodes.map,secure)]", "if", "tls"]
+    assert plain == usual[-1]
+    node = {"name": "secure", "address": "127.0.0.1", "port": 443, "tls": True}
+    (server,) = words(tree("front", front_nodes=[node])["/etc/haproxy/haproxy.cfg"], "server")
+    config = tree("front", front_nodes=[node])["/etc/haproxy/haproxy.cfg"]
+    assert "del-header X-Forwarded-Proto" in config.partition("\nbackend node_secure\n")[2]
+    assert "del-header X-Forwarded-Proto" not in CONFIG
+    assert " ".join(server[3:]) == "send-proxy-v2 ssl verify none sni req.hdr(host),host_only,lower maxconn 150"
+
+
+def test_visitors_are_met_where_it_is_said():
+    binds = words(tree("front", front_addresses=["192.0.2.7", "2001:db8::7"])["/etc/haproxy/haproxy.cfg"], "bind")
+    assert [line[1] for line in binds] == ["192.0.2.7:80", "192.0.2.7:443", "[2001:db8::7]:80", "[2001:db8::7]:443"]
+    assert not [line for line in binds if "v6only" in line]
+
+
+def test_names_that_another_program_keeps_are_sites_of_their_own_and_never_in_place_of_declared_ones():
+    assert not words(CONFIG, "acl named")
+    config = tree("front", front_names="/var/lib/panel")["/etc/haproxy/haproxy.cfg"]
+    assert [line[3:] for line in words(config, "acl named")] == [
+        ["-m", "str", "-f", "/var/lib/panel/names"],
+        ["-m", "end", "-f", "/var/lib/panel/wildcards"],
+    ]
+    (rule,) = words(config, "http-request set-var(txn.named)")
+    assert " ".join(rule[3:]) == "if named !{ var(txn.site) -m found }"
+    (hsts,) = words(config, "http-response set-var(txn.hsts)")
+    assert " ".join(hsts).endswith("if tls !{ var(txn.named) -m found }"), "their owners may go back to HTTP"
+
+
+def test_only_over_tls_can_a_browser_be_told_from_a_program():
+    (rule,) = [line for line in words(CONFIG, "http-request set-var(txn.robot)") if "str(disguised)" in line]
+    assert "tls" in rule
+
+
 def test_connections_to_apache_are_never_shared():
     defaults = tree("front")["/etc/haproxy/haproxy.cfg"].split("\ndefaults\n")[1].split("\nbackend")[0]
     assert words(defaults, "http-reuse never")
@@ -133,7 +180,7 @@ NO_CHALLENGES = [
 
 
 def test_only_challenges_pass_over_plain_http():
-    http = tree("front")["/etc/haproxy/haproxy.cfg"].split("\nfrontend http\n")[1].split("\nfrontend")[0]
+    http = tree("front")["/etc/haproxy/haproxy.cfg"]
     [[*_, beginning]] = words(http, "acl challenge path_beg")
     [[*_, whole]] = words(http, "acl elsewhere path")
     [[*_, sample, _, _, slash, percent, dot, backslash]] = words(http, f"acl elsewhere path,bytes({len(beginning)})")
@@ -144,7 +191,11 @@ def test_only_challenges_pass_over_plain_http():
 
     assert passes("/.well-known/acme-challenge/a-Token_0")
     assert not [path for path in NO_CHALLENGES if passes(path)]
-    assert words(http, "http-request redirect scheme https code 301 unless challenge !elsewhere")
+    rules = [line.strip() for line in http.splitlines() if line.strip().startswith("http-request")]
+    passing = rules.index("http-request allow if !tls challenge !elsewhere")
+    assert all(rule.split()[1] in ("del-header", "set-header") for rule in rules[:passing])
+    after = [rule.split()[1:4:2] for rule in rules[passing + 1 :] if rule.split()[1] in ("return", "redirect", "deny")]
+    assert after[:3] == [["return", "421"], ["return", "421"], ["redirect", "https"]], "before anybody is judged"
 
 
 def test_tls_is_asked_for_on_both_families_and_needs_a_name():
@@ -276,9 +327,19 @@ def test_refusals_are_counted_in_the_order_that_the_program_reads(refusals):
     assert f"gpc_rate({len(refusals.REASONS)},1d)" in CONFIG
 
 
-@pytest.mark.parametrize("exempt", [[], ["192.0.2.0/24"]])
-def test_haproxy_itself_accepts_it(tmp_path, exempt):
-    for path, text in tree("front", front_exempt=exempt).items():
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"front_exempt": ["192.0.2.0/24"]},
+        {"front_names": "/etc/haproxy/of-the-panel", "front_secure_node": "web2", "front_addresses": ["127.0.0.1"]},
+    ],
+)
+def test_haproxy_itself_accepts_it(tmp_path, given):
+    (tmp_path / "etc/haproxy/of-the-panel").mkdir(parents=True)
+    (tmp_path / "etc/haproxy/of-the-panel/names").write_text("www.velo.test\n")
+    (tmp_path / "etc/haproxy/of-the-panel/wildcards").write_text("")
+    for path, text in tree("front", **given).items():
         file = tmp_path / path[1:]
         file.parent.mkdir(parents=True, exist_ok=True)
         here = "\n".join(
@@ -354,7 +415,7 @@ def test_the_authority_is_trusted_through_its_bundle_only_where_one_is_given():
 
 def test_settings_of_our_program_are_json():
     settings = json.loads(tree("certificates", certificates_renew_days=2)["/etc/dehydrated/infini.json"])
-    assert settings["renew_days"] == 2
+    assert (settings["renew_days"], settings["lists"]) == (2, [])
     assert settings["deploy"] == "/etc/haproxy/certs"
 
 

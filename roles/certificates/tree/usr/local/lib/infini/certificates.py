@@ -51,6 +51,7 @@ class Settings:
     """What the role wrote for us."""
 
     domains: Path
+    lists: list[Path]  # names that other programs keep
     base: Path
     deploy: Path
     socket: Path
@@ -64,7 +65,7 @@ class Settings:
         raw = json.loads(path.read_text())
         paths = {key: Path(raw[key]) for key in ("domains", "base", "deploy", "socket")}
         numbers = {key: int(raw[key]) for key in ("renew_days", "batch", "rest_hours")}
-        return cls(**paths, **numbers)
+        return cls(**paths, **numbers, lists=[Path(file) for file in raw["lists"]])
 
 
 @dataclass
@@ -112,6 +113,14 @@ def declared(domains: str) -> dict[str, frozenset[str]]:
     """Read domains.txt: one certificate a line, named after its first name."""
     lines = [line.split() for line in domains.lower().splitlines() if line.strip() and not line.startswith("#")]
     return {words[0]: frozenset(words) for words in lines}
+
+
+def all_wanted(settings: Settings) -> tuple[dict[str, frozenset[str]], set[str]]:
+    """Return all certificates that are wanted, and which of them are in the lists that other programs keep."""
+    wanted = declared(settings.domains.read_text())
+    covered = {name for names in wanted.values() for name in names}
+    listed = {name for file in settings.lists for name in declared(text_of(file))} - covered
+    return {**wanted, **{name: frozenset([name]) for name in listed}}, listed
 
 
 def fits(folder: Path) -> bool:
@@ -400,28 +409,34 @@ def sentence(name: str, failure: dict[str, Any], have: dict[str, dict[str, Any]]
 
 def status(settings: Settings, ledger: Ledger, now: float) -> dict[str, Any]:
     """Say everything that a run would look at, and what it would do."""
-    wanted = declared(settings.domains.read_text())
+    wanted, listed = all_wanted(settings)
     have = held(settings, ledger)
     reasons = due(wanted, have, settings.renew_days, now)
     rest = settings.rest_hours
     ready = [n for n in reasons if n not in ledger.failures or rests_until(ledger.failures[n], rest) <= now]
-    gone, too_many = retired(wanted, sorted(path.name for path in settings.base.glob("certs/*") if path.is_dir()))
-    failures = {name: ledger.failures[name] for name in reasons if name in ledger.failures}
+    # New names first: those that fail again and again, because they lead elsewhere, keep nobody waiting.
+    ready.sort(key=lambda name: ledger.failures.get(name, {}).get("count", 0))
+    # Names that never had a certificate leave a directory behind, and take nothing down when they go.
+    folders = sorted(path for path in settings.base.glob("certs/*") if path.is_dir())
+    empty = [path.name for path in folders if path.name not in wanted and not (path / "cert.pem").exists()]
+    gone, too_many = retired(wanted, [path.name for path in folders if path.name not in empty])
+    failures = {n: sentence(n, ledger.failures[n], have, rest) for n in sorted(reasons) if n in ledger.failures}
     return {
         "declared": len(wanted),
         "due": reasons,
         "ready": ready[: settings.batch],
         "undeployed": undeployed(settings, [name for name in wanted if name in have]),
-        "retired": [] if too_many else gone,
+        "retired": empty if too_many else sorted(empty + gone),
         "kept": gone if too_many else [],
-        "failures": [sentence(name, failure, have, rest) for name, failure in sorted(failures.items())],
+        "failures": [words for name, words in failures.items() if name not in listed],
+        "listed_failures": [words for name, words in failures.items() if name in listed],
     }
 
 
 def renew(settings: Settings, ledger: Ledger, patient: bool) -> None:
     """Do all that is to be done."""
     now = time.time()
-    wanted = declared(settings.domains.read_text())
+    wanted, _listed = all_wanted(settings)
     if not patient:
         ledger.failures = {}
     ledger.failures = {name: failure for name, failure in ledger.failures.items() if name in wanted}
@@ -437,8 +452,19 @@ def renew(settings: Settings, ledger: Ledger, patient: bool) -> None:
         tell(f"{len(todo['kept'])} certificates are undeclared, too many to be meant: run `certificates retire NAME…`")
     if todo["ready"]:
         dehydrated("--cleanup")
-    for line in status(settings, ledger, now)["failures"]:
+    after = status(settings, ledger, now)
+    for line in after["failures"] + after["listed_failures"]:
         tell(line)
+
+
+def ending(settings: Settings, ledger: Ledger, now: float) -> list[str]:
+    """Say which certificates end soon, although they should have been renewed long ago."""
+    wanted, _listed = all_wanted(settings)
+    margin = max(settings.renew_days - 9, 1) * DAY
+    have = held(settings, ledger)
+    late = sorted(name for name in wanted if name in have and have[name]["until"] < now + margin)
+    unknown = {"count": 1, "last": now, "reason": "no try has failed, see journalctl -u certificates"}
+    return [sentence(name, ledger.failures.get(name, unknown), have, settings.rest_hours) for name in late]
 
 
 def arguments() -> argparse.Namespace:
@@ -448,6 +474,7 @@ def arguments() -> argparse.Namespace:
     again = commands.add_parser("renew", help="obtain what is due, deploy it, archive what is undeclared")
     again.add_argument("--now", action="store_true", help="also the names that rest after a failure")
     commands.add_parser("status", help="say as JSON what is due, what failed and what would be done")
+    commands.add_parser("check", help="name the certificates that end soon and are not renewed")
     for name, words in (("deploy", "hand to HAProxy"), ("retire", "archive what is undeclared")):
         commands.add_parser(name, help=words).add_argument("names", nargs="+")
     return parser.parse_args()
@@ -458,6 +485,9 @@ def run(options: argparse.Namespace, settings: Settings) -> None:
     ledger = Ledger.load(settings.base / "infini.json")
     if options.command == "status":
         tell(json.dumps(status(settings, ledger, time.time())))
+    elif options.command == "check":
+        if late := ending(settings, ledger, time.time()):
+            raise BrokenError("\n".join(late))
     elif options.command == "deploy":
         deploy(settings, options.names)
     else:
@@ -472,7 +502,7 @@ def run(options: argparse.Namespace, settings: Settings) -> None:
 
 def refuse_declared(settings: Settings, names: list[str]) -> None:
     """Refuse to retire what is still declared, or was never there."""
-    wanted = declared(settings.domains.read_text())
+    wanted, _listed = all_wanted(settings)
     for name in names:
         if name in wanted or not (settings.base / "certs" / name).is_dir():
             raise BrokenError(f"{name} is still declared or has no certificate here")
