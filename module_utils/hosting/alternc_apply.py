@@ -551,7 +551,7 @@ def follow(name: str, settings: Settings) -> str:
         try:
             if settings.front:
                 connection.connect()
-                connection.sock.sendall(b"PROXY UNKNOWN\r\n")
+                connection.sock.sendall(b"PROXY TCP4 127.0.0.1 127.0.0.1 80 80\r\n")
             connection.request("GET", "/", headers={"Host": name})
             return connection.getresponse().getheader("Location") or ""
         except (OSError, http.client.HTTPException):

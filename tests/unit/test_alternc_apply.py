@@ -9,6 +9,7 @@ import http.server
 import json
 import os
 import re
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -1036,3 +1037,26 @@ def test_a_second_run_waits_for_the_first(world, monkeypatch, capsys):
     assert busy == [True]
     assert apply.busy() is False
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_apache_behind_the_front_is_asked_as_the_front_asks(front):
+    """Not by `PROXY UNKNOWN`: Apache 2.4 loses what follows the shortest line there is."""
+    heard = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            talk, _ = server.accept()
+            with talk:
+                while not b"".join(heard).endswith(b"\r\n\r\n"):
+                    heard.append(talk.recv(4096))
+                talk.sendall(b"HTTP/1.1 301 Moved\r\nLocation: http://canari.test/1\r\nContent-Length: 0\r\n\r\n")
+
+        apache_is = threading.Thread(target=answer)
+        apache_is.start()
+        settings = replace(SETTINGS, http_port=server.getsockname()[1], front=front)
+        assert apply.follow("web.canari.test", settings) == "http://canari.test/1"
+        apache_is.join()
+    lines = b"".join(heard).split(b"\r\n")
+    assert lines[:1] == [b"PROXY TCP4 127.0.0.1 127.0.0.1 80 80" if front else b"GET / HTTP/1.1"]
+    assert b"Host: web.canari.test" in lines

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The panel as its members, their visitors and its host see it; the same tests run on the stand-in and the real one."""
 
+import contextlib
 import http.client
 import json
+import ssl
 import subprocess
 import time
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import dns.exception
 import dns.message
 import dns.query
 import pytest
+from members import ToAddress
 
 PRELUDE = """<?php
 require_once("/usr/share/alternc/panel/class/config_nochk.php");
@@ -30,9 +33,11 @@ PATIENCE = 60
 class Panel:
     """The host with the panel: what its operator and its database see."""
 
-    def __init__(self, connection, address):
+    def __init__(self, connection, address, fqdn, ca_file):
         self.connection = connection
         self.address = address
+        self.fqdn = fqdn
+        self.trust = ssl.create_default_context(cafile=ca_file)
 
     def run(self, command, text="", check=True):
         """Run a shell command as root and return what it says."""
@@ -53,7 +58,7 @@ class Panel:
         return json.loads(out.splitlines()[-1])
 
     def page(self, name, path="/"):
-        """Ask Apache for a page, as the front does."""
+        """Ask for a page over plain HTTP, as a visitor does."""
         connection = http.client.HTTPConnection(self.address, timeout=20)
         try:
             connection.request("GET", path, headers={"Host": name})
@@ -63,6 +68,22 @@ class Panel:
             return 0, repr(problem), ""
         finally:
             connection.close()
+
+    def secure(self, name=""):
+        """Connect to a site by HTTPS as a browser does; without a name, to the panel itself."""
+        return contextlib.closing(ToAddress(self.address, name or self.fqdn, self.trust, 20))
+
+    def secure_page(self, name="", path="/", **headers):
+        """Ask for a page over HTTPS; return status, text and headers, or 0 and why there is none."""
+        with self.secure(name) as connection:
+            try:
+                connection.request(
+                    "GET", path, headers={key.replace("_", "-"): value for key, value in headers.items()}
+                )
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode("utf-8", "replace"), answer.headers
+            except OSError as problem:
+                return 0, repr(problem), {}
 
     def answer(self, name, kind="A"):
         """Ask the panel's name server."""
@@ -120,10 +141,10 @@ class Member:
         which = f"domaine = '{self.domain}' AND sub = '{sub}'"
         self.panel.sql("UPDATE sub_domaines SET web_action = 'UPDATE' WHERE " + which)  # noqa: S608 (ours)
 
-    def site(self, sub, version="8.2"):
+    def site(self, sub, version="8.2", https="http"):
         """Make a site that says its version of PHP and its user; return its name."""
         directory = "/www/" + sub.replace("*", "tous")
-        assert self.set(sub, f"php{version.replace('.', '')}-fpm", directory, "http")[0]
+        assert self.set(sub, f"php{version.replace('.', '')}-fpm", directory, https)[0]
         name, home = f"{sub}.{self.domain}", f"/var/www/alternc/{self.login[0]}/{self.login}"
         self.panel.run(
             f"cd {home}; mkdir -p .{directory}; cat >.{directory}/index.php; u={self.uid}; chown -R $u:$u .{directory}",
@@ -133,10 +154,11 @@ class Member:
 
 
 @pytest.fixture(scope="session")
-def panel(inventory):
+def panel(inventory, ca_file):
     """Give the panel's host."""
     name = inventory.hosts("panels")[0]
-    return Panel(inventory.connection(name), inventory.get(name, "hosting_ipv4"))
+    address, fqdn = (inventory.get(name, key) for key in ("hosting_ipv4", "alternc_fqdn"))
+    return Panel(inventory.connection(name), address, fqdn, ca_file)
 
 
 @pytest.hookimpl(wrapper=True)
