@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 FOLDER = Path("/var/lib/infini-alternc/front")
 SOCKET = "/run/haproxy/admin.sock"
 CERTIFICATES = "certificates.service"
+RETRY = 300  # seconds after which a whole run that failed is tried again: the authority did not answer, say
 AT_ONCE = 100  # commands in one line to HAProxy, which reads 16 KB of it
 ALL_BELOW = "*."  # how a name begins that stands for all below a domain; no authority proves it over HTTP
 
@@ -92,11 +94,14 @@ def say(command: str) -> str:
 
 
 def wants_certificates() -> bool:
-    """Tell whether the names have changed since certificates were last looked after, and nobody does so now."""
+    """Tell whether to look after certificates now: names have changed since, or the last run failed as a whole."""
     asked = ("--timestamp=unix", "--property=LoadState,ActiveState,ExecMainStartTimestamp")
     done = subprocess.run(["systemctl", "show", *asked, CERTIFICATES], capture_output=True, text=True, check=False)
     state = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
     began = re.sub(r"\D", "", state.get("ExecMainStartTimestamp", "")) or "0"
-    idle = state.get("LoadState") == "loaded" and state.get("ActiveState") in ("inactive", "failed")
+    if state.get("LoadState") != "loaded":
+        return False
     # In whole seconds, as systemd says them: one that changed in the very second is asked for once more.
-    return idle and int((FOLDER / "names").stat().st_mtime) >= int(began)
+    changed = int((FOLDER / "names").stat().st_mtime) >= int(began)
+    failed = state["ActiveState"] == "failed"
+    return (changed and (failed or state["ActiveState"] == "inactive")) or (failed and time.time() > int(began) + RETRY)

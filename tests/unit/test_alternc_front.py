@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+import time
 from subprocess import CompletedProcess
 from types import SimpleNamespace
 
@@ -116,6 +118,9 @@ def test_files_are_written_when_names_change_and_only_then(host):
         ("loaded", "failed", -5, True),
         ("loaded", "inactive", 0, True),
         ("loaded", "inactive", 1, False),
+        ("loaded", "failed", 1, False),
+        ("loaded", "failed", "long ago", True),  # the authority did not answer; the timer would take an hour
+        ("loaded", "inactive", "long ago", False),
         ("loaded", "activating", -5, False),  # it may have read them too early: the next run asks again
         ("not-found", "inactive", -5, False),
     ],
@@ -124,7 +129,11 @@ def test_certificates_are_asked_for_until_a_run_has_begun_after_the_change(host,
     front.keep([STOCK], "")
     host.started.clear()
     host.load, host.active = load, active
-    host.began = f"@{int((host.folder / 'names').stat().st_mtime) + later}"
+    names = host.folder / "names"
+    if later == "long ago":
+        os.utime(names, (time.time() - 900,) * 2)
+        later = 900 - front.RETRY - 1
+    host.began = f"@{int(names.stat().st_mtime) + later}"
     front.keep([STOCK], "")
     assert host.started == ([["--no-block", "certificates.service"]] if asked else [])
 
