@@ -47,8 +47,14 @@ SERVICE = "certificates.service"
 
 
 def read(module):
-    """Return what the host says is to be done."""
-    return json.loads(module.run_command([str(PROGRAM), "status"], check_rc=True)[1])
+    """Return what the host says is to be done about the names that are declared.
+
+    Those of a list are looked after by who keeps it: there may be hundreds, and some lead nowhere.
+    """
+    state = json.loads(module.run_command([str(PROGRAM), "status"], check_rc=True)[1])
+    listed = set(state["listed"])
+    mine = {key: [name for name in state[key] if name not in listed] for key in ("ready", "undeployed")}
+    return {**state, **mine, "due": {name: why for name, why in state["due"].items() if name not in listed}}
 
 
 def start(module):
@@ -97,9 +103,13 @@ def main():
     work = before["ready"] or before["undeployed"] or before["retired"]
     if work and module.check_mode:
         module.exit_json(changed=True, obtained=before["ready"], pending=[], failures=before["failures"])
-    if work:
+    after = before
+    for _turn in range(2 if work else 0):
         start(module)
-    finish(module, before, read(module) if work else before)
+        after = read(module)
+        if not after["ready"]:
+            break  # else that was the end of a run on its way, which did not know them yet
+    finish(module, before, after)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import certificates as module_file
 import pytest
@@ -412,6 +413,17 @@ def test_what_came_and_what_failed_is_said(run_module):
     result, started = run_module(DUE, HALF)
     assert (result["changed"], result["obtained"], started) == (True, ["a"], 1)
     assert HALF["failures"][0] in json.dumps(result["warnings"])
+
+
+def test_a_run_on_its_way_that_did_not_know_the_names_is_followed_by_another(run_module):
+    result, started = run_module(DUE, DUE, HALF)
+    assert (result["obtained"], started) == (["a"], 2)
+
+
+def test_names_that_another_program_keeps_are_its_own_matter():
+    state = {**IDLE, "listed": ["a"], "due": {"a": "missing", "b": "ends"}, "ready": ["a", "b"], "undeployed": ["a"]}
+    module = Mock(run_command=Mock(return_value=(0, json.dumps(state), "")))
+    assert module_file.read(module) == {**state, "due": {"b": "ends"}, "ready": ["b"], "undeployed": []}
 
 
 def test_a_resting_name_changes_nothing_and_is_still_named(run_module):

@@ -414,8 +414,8 @@ def status(settings: Settings, ledger: Ledger, now: float) -> dict[str, Any]:
     reasons = due(wanted, have, settings.renew_days, now)
     rest = settings.rest_hours
     ready = [n for n in reasons if n not in ledger.failures or rests_until(ledger.failures[n], rest) <= now]
-    # New names first: those that fail again and again, because they lead elsewhere, keep nobody waiting.
-    ready.sort(key=lambda name: ledger.failures.get(name, {}).get("count", 0))
+    # Ours first, then new ones: those that fail again and again, because they lead elsewhere, keep nobody waiting.
+    ready.sort(key=lambda name: (name in listed, ledger.failures.get(name, {}).get("count", 0)))
     # Names that never had a certificate leave a directory behind, and take nothing down when they go.
     folders = sorted(path for path in settings.base.glob("certs/*") if path.is_dir())
     empty = [path.name for path in folders if path.name not in wanted and not (path / "cert.pem").exists()]
@@ -423,6 +423,7 @@ def status(settings: Settings, ledger: Ledger, now: float) -> dict[str, Any]:
     failures = {n: sentence(n, ledger.failures[n], have, rest) for n in sorted(reasons) if n in ledger.failures}
     return {
         "declared": len(wanted),
+        "listed": sorted(listed),
         "due": reasons,
         "ready": ready[: settings.batch],
         "undeployed": undeployed(settings, [name for name in wanted if name in have]),
