@@ -72,6 +72,8 @@ class ActionModule(EngineAction):
         if result.pop("incomplete", False):
             some = {path: contents[path] for path in result["need"]}
             result = self.ask({**request, "contents": pack_contents(some)}, task_vars)
+            if result.get("incomplete"):
+                return {"failed": True, "msg": "the host's files changed while they were compared: run this again"}
         if result.get("failed") or result.get("interrupted"):
             return _told_of_interruption(result)
         if put_back:

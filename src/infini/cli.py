@@ -279,6 +279,7 @@ def leave(
     member: MemberArgument,
     inventory: InventoryOption = "staging",
     to: Annotated[Path | None, typer.Option(help="Where the export goes; MEMBER.json here without.")] = None,
+    limit: Annotated[str, typer.Option(help="The panel's host, where there are several.")] = "panels",
     check: CheckOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -286,7 +287,7 @@ def leave(
     from infini import leaving
 
     dest = to or Path(f"{member}.json")
-    result = leaving.leave(member, inventory, dest, check=check)
+    result = leaving.leave(member, inventory, dest, limit=limit, check=check)
     if not result.ok:
         _say(result.sentence())
     elif check:
@@ -302,12 +303,13 @@ def purge(
     inventory: InventoryOption = "staging",
     check: CheckOption = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what goes, line by line.")] = False,
+    limit: Annotated[str, typer.Option(help="The panel's host, where there are several.")] = "panels",
     as_json: JsonOption = False,
 ) -> None:
     """Delete a member who left 30 days ago, with all there is of him, once a verified backup holds it."""
     from infini import leaving
 
-    result = leaving.purge(member, inventory, check=check, diff=diff)
+    result = leaving.purge(member, inventory, limit=limit, check=check, diff=diff)
     if diff:
         sys.stderr.write(result.differences())
     if result.ok:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
+from unittest.mock import Mock
 
 import alternc_world as world
 import pytest
@@ -14,6 +16,8 @@ import test_alternc_modules as modules
 from hosting import leaving
 from hosting.alternc_data import parse
 from hosting.alternc_export import counts, export
+from infini import leaving as commands
+from infini.errors import RefusedError
 
 NOW = 1_790_000_000.0
 DAY = 86400
@@ -81,6 +85,15 @@ def test_a_member_who_left_a_month_ago_and_is_in_a_backup_may_go():
 )
 def test_what_is_missing_keeps_him_in_one_sentence(facts, why):
     assert re.fullmatch(why, refusal(**facts))
+
+
+def test_a_member_goes_from_one_panel_at_a_time(monkeypatch):
+    monkeypatch.setattr(commands, "Inventory", lambda _path: Mock(hosts=lambda _limit: ["panel", "panel2"]))
+    monkeypatch.setattr(commands, "apply", Mock(side_effect=AssertionError))
+    with pytest.raises(RefusedError, match="here are panel, panel2: name one by --limit"):
+        commands.leave("velo", "staging", Path("velo.json"))
+    with pytest.raises(RefusedError, match="--limit"):
+        commands.purge("velo", "staging")
 
 
 @pytest.fixture

@@ -33,10 +33,10 @@ PATIENCE = 60
 class Panel:
     """The host with the panel: what its operator and its database see."""
 
-    def __init__(self, connection, address, fqdn, ca_file):
-        self.connection = connection
-        self.address = address
-        self.fqdn = fqdn
+    def __init__(self, inventory, host, ca_file):
+        self.connection = inventory.connection(host)
+        self.address = inventory.get(host, "hosting_ipv4")
+        self.fqdn = inventory.get(host, "alternc_fqdn")
         self.trust = ssl.create_default_context(cafile=ca_file)
 
     def run(self, command, text="", check=True):
@@ -156,9 +156,7 @@ class Member:
 @pytest.fixture(scope="session")
 def panel(inventory, ca_file):
     """Give the panel's host."""
-    name = inventory.hosts("panels")[0]
-    address, fqdn = (inventory.get(name, key) for key in ("hosting_ipv4", "alternc_fqdn"))
-    return Panel(inventory.connection(name), address, fqdn, ca_file)
+    return Panel(inventory, inventory.hosts("panels")[0], ca_file)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -208,7 +208,7 @@ def filled(panel, inventory, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def second(inventory):
+def second(inventory, ca_file):
     """Build a second panel beside the first, with nobody in it; it is gone afterwards.
 
     Its inventory is the bench's with one more line, in a folder of its own.
@@ -229,7 +229,7 @@ def second(inventory):
         done = play(playbook_path("site"), str(folder), arguments=["--limit", SECOND])
         assert done.ok, done.sentence()
         twin = Inventory(str(folder))
-        yield Panel(twin.connection(SECOND), twin.get(SECOND, "hosting_ipv4")), twin
+        yield Panel(twin, SECOND, ca_file), twin
     finally:
         bench.podman("rm", "--force", "--time", "0", "--volumes", f"infini-{staging.name()}-{SECOND}")
 
@@ -291,6 +291,9 @@ def test_a_panel_is_taken_to_a_second_host_without_a_name(filled, second, invent
     assert "goelette" not in text, "nor what a variable says"
 
     taken = {"alternc_import": nameless}
+    refused = play(playbook_path("panel_import"), str(inventory.path), taken)
+    assert "has members that the export does not have" in refused.sentence()
+    assert json.loads(export(filled, inventory, "panel", tmp_path, secrets=True)) == known
     done = play(playbook_path("panel_import"), str(twin.path), taken, arguments=["--limit", SECOND])
     assert done.ok, done.sentence()
     came = json.loads(export(there, twin, SECOND, tmp_path))
