@@ -50,7 +50,10 @@ def keep(virtual_hosts: Iterable[str], apart: str) -> list[str]:
     """Bring the front and the certificates to the names that Apache serves; return what was done."""
     did = []
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, lines in files(names(virtual_hosts, apart)).items():
+    wanted = files(names(virtual_hosts, apart))
+    for name, lines in wanted.items():
+        tell(FOLDER / name, lines)  # first: a disk that is full must not keep a new site from its visitors
+    for name, lines in wanted.items():
         file = FOLDER / name
         text = "".join(f"{line}\n" for line in lines)
         if not file.exists() or file.read_text(encoding="utf-8") != text:
@@ -58,7 +61,6 @@ def keep(virtual_hosts: Iterable[str], apart: str) -> list[str]:
             fresh.write_text(text, encoding="utf-8")
             fresh.rename(file)
             did.append(f"the front's {name} are now {len(lines)}")
-        tell(file, lines)
     if wants_certificates():
         subprocess.run(["systemctl", "start", "--no-block", CERTIFICATES], capture_output=True, check=False)
         did.append("certificates were asked for")
