@@ -200,11 +200,16 @@ def filled(panel, inventory, tmp_path_factory):
             inventory.path,
             "panel",
             ("alternc_members", {"members": [], "prune": False, "remove": [row["login"] for row in MEMBERS]}),
-            ("alternc_domain_types", {"types": [], "remove": ["relais"]}),
+        )
+        panel.run("/usr/lib/alternc/update_mails.sh; alternc-apply now", check=False)
+        doors.run(
+            folder,
+            inventory.path,
+            "panel",
+            ("alternc_domain_types", {"types": [], "remove": ["relais"]}),  # once no row has it, also none that goes
             ("alternc_variables", {"variables": {"mailname_bounce": before[0][0] if before else ""}}),
         )
         panel.sql("DELETE FROM defquotas WHERE type = 'grandvoile'")
-        panel.run("/usr/lib/alternc/update_mails.sh; alternc-apply now", check=False)
 
 
 @pytest.fixture(scope="module")
