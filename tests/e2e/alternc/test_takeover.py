@@ -221,7 +221,8 @@ def second(inventory, ca_file):
     folder = STATE / f"twin-{staging.name()}"
     folder.mkdir(exist_ok=True)
     hosts = yaml.safe_load((inventory.path / "hosts.yml").read_text())
-    nobody = {"alternc_declared": {}, "alternc_canary": ""}
+    # No certificate either: the bench's authority lets in only the hosts that it knows.
+    nobody = {"alternc_declared": {}, "alternc_canary": "", "certificates_names": []}
     hosts["all"]["hosts"][SECOND] = {"bench_release": "bookworm", "bench_host_number": 12, **nobody}
     for group in ("databases", "panels"):
         hosts["all"]["children"][group]["hosts"][SECOND] = None
