@@ -199,9 +199,9 @@ class Disk:
         """Leave no room; nobody but the test runs the engine meanwhile."""
         self.directory = directory
         self.panel.run(
-            f"systemctl stop alternc-apply.timer alternc-apply.path; mkdir /root/kept; cp -a {directory}/. /root/kept/;"
+            f"systemctl stop alternc-apply.timer alternc-apply.path; mkdir /var/kept; cp -a {directory}/. /var/kept/;"
             f" mount -t tmpfs -o size=$(($(du -sk {directory} | cut -f1) + 64))k,mode=0755 none {directory};"
-            f" cp -a /root/kept/. {directory}/; rm -r /root/kept; cat /dev/zero >{directory}/.full; true"
+            f" cp -a /var/kept/. {directory}/; rm -r /var/kept; cat /dev/zero >{directory}/.full; true"
         )
 
     def free(self):
