@@ -196,7 +196,7 @@ class Disk:
         self.panel, self.directory = panel, ""
 
     def fill(self, directory):
-        """Leave no room; nobody but the test runs the engine meanwhile."""
+        """Leave no room, which ends `cat` with an error; nobody but the test runs the engine meanwhile."""
         self.directory = directory
         self.panel.run(
             f"systemctl stop alternc-apply.timer alternc-apply.path; mkdir /var/kept; cp -a {directory}/. /var/kept/;"
