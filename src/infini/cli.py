@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from infini.answers import CheckOption, InventoryOption, JsonOption, end, say
+from infini.backups import cli as backups
 from infini.domains.cli import domains_app
 from infini.errors import InfiniError
 from infini.phrase import said
@@ -32,26 +34,11 @@ app.add_typer(staging_app, name="staging")
 php_app = typer.Typer(help="Versions of PHP that live in their own release's tree.", no_args_is_help=True)
 app.add_typer(php_app, name="php")
 app.add_typer(domains_app, name="domains")
+backups.register(app)
 
-InventoryOption = Annotated[str, typer.Option("--inventory", "-i", help="A name under inventory/, or a path.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Install what this machine lacks without asking.")]
 VersionArgument = Annotated[str, typer.Argument(help="Version of PHP, as php_runtimes names it: 7.4.")]
 MemberArgument = Annotated[str, typer.Argument(help="Login of a member of the panel.")]
-CheckOption = Annotated[bool, typer.Option("--check", help="Change nothing, say what would change.")]
-
-
-def _end(answer: dict[str, Any], as_json: bool, status: int = 0) -> None:
-    """Print the object where it is asked for and leave with the status."""
-    if as_json:
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
-    raise typer.Exit(status)
-
-
-def _say(text: str) -> None:
-    from infini.runner import console
-
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -66,11 +53,11 @@ def doctor(
 
     findings = list(the_doctor.inventory(inventory) if inventory else the_doctor.machine())
     for finding in findings:
-        _say(f"✗ {finding.says}\n    {finding.mend}")
+        say(f"✗ {finding.says}\n    {finding.mend}")
     if not findings:
-        _say("✓ Nothing is missing." + ("" if inventory else " Next: ./infini staging up"))
+        say("✓ Nothing is missing." + ("" if inventory else " Next: ./infini staging up"))
     shown = [{"says": finding.says, "mend": finding.mend} for finding in findings]
-    _end({"ok": not findings, "findings": shown}, as_json, 1 if findings else 0)
+    end({"ok": not findings, "findings": shown}, as_json, 1 if findings else 0)
 
 
 @staging_app.command("up")
@@ -84,15 +71,15 @@ def staging_up(yes: YesOption = False, as_json: JsonOption = False) -> None:
     result = staging.up()
     answer = result.as_json()
     if not result.ok:
-        _say(result.sentence())
-        _end(answer, as_json, result.status)
+        say(result.sentence())
+        end(answer, as_json, result.status)
     inventory = Inventory(staging.INVENTORY)
     report = verify.verify(str(inventory.path), result)
     report.print(console, everything=False)
     console.print(staging.site_table(inventory, report))
-    _say(staging.how_to_look(inventory))
+    say(staging.how_to_look(inventory))
     answer |= {"ok": report.ok, "checks": report.checks, "findings": report.as_json()["failed"]}
-    _end(answer, as_json, 0 if report.ok else 1)
+    end(answer, as_json, 0 if report.ok else 1)
 
 
 def _agreed(question: str) -> bool:
@@ -109,7 +96,7 @@ def _install_missing(yes: bool, tools: dict[str, str]) -> None:
         return
     if not yes and not _agreed(f"Install {', '.join(packages)}?"):
         raise RefusedError(f"These tools are missing: {', '.join(packages)}. Mend: apt install {' '.join(packages)}")
-    _say(f"Installing {', '.join(packages)} …")
+    say(f"Installing {', '.join(packages)} …")
     the_doctor.install(packages)
 
 
@@ -131,8 +118,8 @@ def staging_down(as_json: JsonOption = False) -> None:
     from infini import staging
 
     there = staging.down()
-    _say("The bench is gone." if there else "There was no bench.")
-    _end({"ok": True, "changed": int(there)}, as_json)
+    say("The bench is gone." if there else "There was no bench.")
+    end({"ok": True, "changed": int(there)}, as_json)
 
 
 @staging_app.command("reset")
@@ -151,13 +138,13 @@ def staging_status(as_json: JsonOption = False) -> None:
 
     found = staging.status()
     for host in found["hosts"]:
-        _say(f"{host['name']}: {host['state']} ({host['image']})")
+        say(f"{host['name']}: {host['state']} ({host['image']})")
     if not found["hosts"]:
-        _say(
+        say(
             "There is no bench"
             + (", but its network is left: ./infini staging down" if found["network"] else ": ./infini staging up")
         )
-    _end({"ok": True, **found}, as_json)
+    end({"ok": True, **found}, as_json)
 
 
 @staging_app.command("ssh", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -188,15 +175,15 @@ def apply(
         sys.stderr.write(result.differences())
     answer = result.as_json()
     if not result.ok:
-        _say(result.sentence())
-        _end(answer, as_json, result.status)
+        say(result.sentence())
+        end(answer, as_json, result.status)
     verb = "would change" if check else "changed"
-    _say(f"{result.tasks} tasks, {result.changed} {verb} something on a host, in {result.seconds:.0f} s.")
+    say(f"{result.tasks} tasks, {result.changed} {verb} something on a host, in {result.seconds:.0f} s.")
     for notice in result.notices:
-        _say(f"! {notice}")
+        say(f"! {notice}")
     for file in result.quarantined:
-        _say(f"✗ {file['name']}: {file['host']} keeps {file['path']} as before: {file['reason']}\n    {file['mend']}")
-    _end(answer, as_json, result.status)
+        say(f"✗ {file['name']}: {file['host']} keeps {file['path']} as before: {file['reason']}\n    {file['mend']}")
+    end(answer, as_json, result.status)
 
 
 @php_app.command("update")
@@ -227,12 +214,12 @@ def _exchange(version: str, state: str, inventory: str, check: bool, force: bool
 
     result = php_trees.exchange(version, state, inventory, check=check, force=force)
     if not result.ok:
-        _say(result.sentence())
-        _end(result.as_json(), as_json, result.status)
+        say(result.sentence())
+        end(result.as_json(), as_json, result.status)
     outcomes = php_trees.outcomes(result)
     for host, outcome in outcomes.items():
-        _say(php_trees.sentence(version, state, host, outcome, check=check))
-    _end({**result.as_json(), "trees": outcomes}, as_json)
+        say(php_trees.sentence(version, state, host, outcome, check=check))
+    end({**result.as_json(), "trees": outcomes}, as_json)
 
 
 @app.command()
@@ -253,7 +240,7 @@ def verify(
     report.print(console)
     if html:
         html.write_text(report.as_html())
-    _end(report.as_json(), as_json, 0 if report.ok else 1)
+    end(report.as_json(), as_json, 0 if report.ok else 1)
 
 
 @app.command()
@@ -263,15 +250,15 @@ def drift(inventory: InventoryOption = "staging", as_json: JsonOption = False) -
 
     answer, status = the_drift.drift(inventory)
     for found in answer["files"]:
-        _say(f"{found['host']}: {found['path']}\n{found['diff']}")
+        say(f"{found['host']}: {found['path']}\n{found['diff']}")
     if answer["files"]:
         count = len(answer["files"])
-        _say(f"{count} file{'s differ' if count > 1 else ' differs'} from what we wrote.")
+        say(f"{count} file{'s differ' if count > 1 else ' differs'} from what we wrote.")
     elif answer["ok"]:
-        _say("No managed file was edited by hand.")
+        say("No managed file was edited by hand.")
     if "error" in answer:
-        _say(f"✗ Not every host was looked at. {answer['error']}")
-    _end(answer, as_json, status)
+        say(f"✗ Not every host was looked at. {answer['error']}")
+    end(answer, as_json, status)
 
 
 @app.command()
@@ -289,12 +276,12 @@ def leave(
     dest = to or Path(f"{member}.json")
     result = leaving.leave(member, inventory, dest, limit=limit, check=check)
     if not result.ok:
-        _say(result.sentence())
+        say(result.sentence())
     elif check:
-        _say(f"{member} would be frozen, and {dest} written.")
+        say(f"{member} would be frozen, and {dest} written.")
     else:
-        _say(f"{member} is frozen; hand {dest} over. In {leaving.DAYS} days: ./infini purge {member}")
-    _end(result.as_json(), as_json, result.status)
+        say(f"{member} is frozen; hand {dest} over. In {leaving.DAYS} days: ./infini purge {member}")
+    end(result.as_json(), as_json, result.status)
 
 
 @app.command()
@@ -313,10 +300,10 @@ def purge(
     if diff:
         sys.stderr.write(result.differences())
     if result.ok:
-        _say(f"{member} {'would be' if check else 'is'} deleted with all there was of the member.")
+        say(f"{member} {'would be' if check else 'is'} deleted with all there was of the member.")
     else:
-        _say(result.sentence())
-    _end(result.as_json(), as_json, result.status)
+        say(result.sentence())
+    end(result.as_json(), as_json, result.status)
 
 
 @app.command()
@@ -326,8 +313,8 @@ def runs(as_json: JsonOption = False) -> None:
 
     found = sorted(entry.name for entry in RUNS.iterdir()) if RUNS.exists() else []
     for name in found:
-        _say(f"{name}: .infini/runs/{name}/log")
-    _end({"ok": True, "runs": found}, as_json)
+        say(f"{name}: .infini/runs/{name}/log")
+    end({"ok": True, "runs": found}, as_json)
 
 
 @app.command("test")
@@ -352,7 +339,7 @@ def run_tests(
     answer = testing.run(stage or None, long)
     if not as_json:
         sys.stdout.write(f"{answer['passed']} passed, {answer['failed']} failed, {answer['skipped']} skipped\n")
-    _end(answer, as_json, 0 if answer["ok"] else 1)
+    end(answer, as_json, 0 if answer["ok"] else 1)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -370,10 +357,10 @@ def bench(
     _install_missing(yes, the_doctor.TEST_TOOLS)
     answer = measure.run(name, wanted)
     for case, measures in answer["measures"].items():
-        _say(f"{case}: " + ", ".join(f"{key} {value}" for key, value in measures.items()))
+        say(f"{case}: " + ", ".join(f"{key} {value}" for key, value in measures.items()))
     for pair, ratio in answer["ratios"].items():
-        _say(f"{pair}: {ratio:.2f}")
-    _end(answer, as_json, 0 if answer["ok"] else 1)
+        say(f"{pair}: {ratio:.2f}")
+    end(answer, as_json, 0 if answer["ok"] else 1)
 
 
 def _guarded(command: Callable[[], Any]) -> None:
@@ -382,12 +369,12 @@ def _guarded(command: Callable[[], Any]) -> None:
         command()
     except InfiniError as error:
         told = said(*error.args)
-        _say(f"✗ {told}")
+        say(f"✗ {told}")
         if "--json" in sys.argv:
             sys.stdout.write(json.dumps({"ok": False, "error": told}) + "\n")
         sys.exit(error.status)
     except KeyboardInterrupt:
-        _say("Stopped. `infini staging status` shows what is there; running the command again goes on.")
+        say("Stopped. `infini staging status` shows what is there; running the command again goes on.")
         sys.exit(130)
 
 

@@ -41,9 +41,13 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def create() -> RunResult:
-    """Make the hosts that are missing and prove that they hold what the roles rely on, or raise FailedError."""
-    made = play(ROOT / "playbooks/bench/create.yml", str(ROOT / "inventory" / INVENTORY), quiet=False)
+def create(limit: str = "all") -> RunResult:
+    """Make the hosts that are missing and prove that they hold what the roles rely on, or raise FailedError.
+
+    `limit` makes a bench of these only, for its whole life.
+    """
+    inventory = str(ROOT / "inventory" / INVENTORY)
+    made = play(ROOT / "playbooks/bench/create.yml", inventory, quiet=False, arguments=["--limit", limit])
     if not made.ok:
         raise FailedError(made.sentence())
     return made

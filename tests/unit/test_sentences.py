@@ -17,6 +17,8 @@ from infini.phrase import Phrase, said
 FRENCH = catalogue("fr")
 SOURCES = {
     "src/infini": [
+        ("backups/**.py", "python"),
+        ("backups/**.jinja", "jinja2"),
         ("verify/**.py", "python"),
         ("verify/**.jinja", "jinja2"),
         ("domains/**.py", "python"),

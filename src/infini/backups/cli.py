@@ -1,0 +1,168 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`infini backup`, `restore`, `rebuild`, `drill` and `paper-key`: what the command line says of backups."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from infini.answers import CheckOption, InventoryOption, JsonOption, end, say
+from infini.errors import RefusedError
+
+LimitOption = Annotated[str, typer.Option("--limit", help="Only these hosts or groups.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (backup, restore, rebuild, drill):
+        app.command()(command)
+    app.command("paper-key")(paper_key)
+
+
+def backup(inventory: InventoryOption = "staging", limit: LimitOption = "all", as_json: JsonOption = False) -> None:
+    """Back the hosts up now; the timers do it every night."""
+    from infini.backups.door import ask
+    from infini.backups.recovery import clients
+    from infini.hosts import Inventory, locked
+
+    the_inventory = Inventory(inventory)
+    hosts = clients(the_inventory, limit)
+    with locked(the_inventory, ",".join(hosts)):
+        done = {host: ask(the_inventory.connection(host), "run") for host in hosts}
+    ok = True
+    for host, answer in done.items():
+        for service, state in answer["services"].items():
+            ok = ok and state["ok"]
+            size = f"{state.get('files', 0)} files, {_size(state.get('bytes', 0))}, {state.get('seconds', 0):.0f} s"
+            say(f"{'✓' if state['ok'] else '✗'} {host} {service}: {size if state['ok'] else state['error']}")
+    end({"ok": ok, "hosts": done}, as_json, 0 if ok else 4)
+
+
+def restore(
+    kind: Annotated[str, typer.Argument(help="site, account, database, path, host; or list, to see what there is.")],
+    name: Annotated[str, typer.Argument(help="Its name: velo.test, velo, web:/srv/members/velo, web.")] = "",
+    inventory: InventoryOption = "staging",
+    before: Annotated[
+        str, typer.Option(help="As it was then, say before the hack: 2026-11-20 or “2026-11-20 14:30”.")
+    ] = "",
+    to: Annotated[str, typer.Option(help="An empty folder of the host; one under /srv/restored without.")] = "",
+    over: Annotated[
+        str, typer.Option(help="Over the living: the name once more. What stood there is kept aside.")
+    ] = "",
+    check: CheckOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a site, an account, a database, a path or a host back from the backups, beside unless told otherwise."""
+    from infini.backups import restore as the_restore
+    from infini.backups.door import ask
+    from infini.backups.recovery import clients
+    from infini.hosts import Inventory, locked
+
+    the_inventory = Inventory(inventory)
+    if kind == "list":
+        hosts = clients(the_inventory, name or "all")
+        found = {host: ask(the_inventory.connection(host), "archives") for host in hosts}
+        for host, archives in found.items():
+            for one in archives:
+                say(f"{host}  {one['time']}  {one['service']}")
+        end({"ok": True, "archives": found}, as_json)
+    if kind not in the_restore.KINDS or not name:
+        raise RefusedError(f"Say what: infini restore {'|'.join(the_restore.KINDS)} NAME, or infini restore list")
+    if over not in ("", name):
+        raise RefusedError(f"--over {over} is not {name}: to write over the living, name the same thing twice")
+    thing = the_restore.find(the_inventory, kind, name)
+    connection = the_inventory.connection(thing.host)
+    then = the_restore.moment(before) if before else ""
+    pieces = the_restore.plan(thing, ask(connection, "services"), ask(connection, "archives"), then)
+    for piece in pieces:
+        what = ", ".join((*piece.paths, *(f"database {one}" for one in piece.databases))) or "everything"
+        say(f"{piece.host}, archive {piece.archive}: {what} {'OVER THE LIVING' if over else 'beside'}")
+    answers: list[dict[str, Any]] = []
+    if not check:
+        with locked(the_inventory, thing.host):
+            for piece, answer in the_restore.restore(the_inventory, pieces, over=bool(over), to=to):
+                answers.append({"service": piece.service, "archive": piece.archive, **answer})
+                for line in _told(answer):
+                    say(line)
+    end({"ok": True, "restored": answers}, as_json)
+
+
+def _told(answer: dict[str, Any]) -> list[str]:
+    """Say what a restore did, a line for each place."""
+    lines = []
+    if answer.get("files"):
+        lines.append(f"✓ {answer['files']} files, {_size(answer['bytes'])}: {answer['to'] or 'in place'}")
+    lines += [f"✓ database {name}: {loaded}" for name, loaded in answer["databases"].items()]
+    return lines + [f"  what stood in {path} is in {where}" for path, where in answer["replaced"]]
+
+
+def rebuild(
+    inventory: InventoryOption = "staging",
+    limit: LimitOption = "all",
+    over: Annotated[list[str] | None, typer.Option(help="A host that is not empty and may be replaced.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """After a disaster: from bare machines and the store back to the whole platform."""
+    from infini.backups.recovery import rebuild as run
+
+    done = run(inventory, limit=limit, over=over or ())
+    _tell(done)
+    end(done.as_json(), as_json, 0 if done.ok else 1)
+
+
+def drill(
+    inventory: InventoryOption = "staging",
+    machines: Annotated[str, typer.Option(help="Inventory of the throwaway machines; a bench makes its own.")] = "",
+    limit: LimitOption = "all",
+    seeded: Annotated[bool, typer.Option("--faults", help="Also check that each known fault is caught.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the machines for a look.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that the backups restore: rebuild on throwaway machines, compare, use it, write it down, destroy it."""
+    from infini.backups.drill import drill as run
+
+    done = run(inventory, machines=machines, limit=limit, seeded=seeded, keep=keep)
+    _tell(done)
+    for fault in done.faults:
+        say(f"{'✓' if fault['caught'] else '✗'} {fault['fault']}: {'caught' if fault['caught'] else 'NOT CAUGHT'}")
+    say(f"{done.folder}/report.html")
+    end(done.as_json(), as_json, 0 if done.ok else 1)
+
+
+def _tell(done: Any) -> None:
+    from infini.backups.report import says
+    from infini.phrase import said
+    from infini.runner import console
+
+    for finding in done.findings:
+        say(f"✗ {said(says(finding))}")
+    if done.report:
+        done.report.print(console, everything=False)
+    minutes, seconds = divmod(round(done.recovery_time), 60)
+    word = "✓ Whole" if done.ok else "✗ Not whole"
+    say(f"{word} after {minutes} min {seconds:02d} s; the archives were {done.recovery_point / 3600:.1f} hours old.")
+
+
+def paper_key(inventory: InventoryOption = "staging", limit: LimitOption = "all", as_json: JsonOption = False) -> None:
+    """Print the keys of the backups, for a sheet of paper in a safe: with it and the store everything comes back."""
+    from infini.backups.door import ask
+    from infini.backups.recovery import clients
+    from infini.hosts import Inventory
+
+    the_inventory = Inventory(inventory)
+    keys = {host: ask(the_inventory.connection(host), "key") for host in clients(the_inventory, limit)}
+    if not as_json:
+        for host, key in keys.items():
+            typer.echo(f"=== {host}\n{key['repository']}\npassphrase: {key['passphrase']}\n\n{key['paper']}")
+    end({"ok": True, "keys": keys}, as_json)
+
+
+def _size(count: float) -> str:
+    """Write a number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,170 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `infini restore` and `infini drill` decide before they ask any host."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from infini.backups import faults, recovery, report, spoil
+from infini.backups.door import sentence
+from infini.backups.drill import Drill
+from infini.backups.restore import Piece, Thing, moment, plan
+from infini.errors import RefusedError
+from infini.verify.report import Report
+
+SERVICES = [
+    {"service": "base", "paths": [], "databases": []},
+    {"service": "accounts", "paths": ["/srv/members"], "databases": []},
+    {"service": "mail", "paths": ["/srv/members/mail"], "databases": ["mail"]},
+    {"service": "mariadb", "paths": [], "databases": ["*"]},
+]
+DAYS = ("2026-11-20T04:00:00", "2026-11-21T04:00:00", "2026-11-22T04:00:00")
+ARCHIVES = [
+    {"service": one["service"], "archive": f"{one['service']}-{day}", "time": day} for day in DAYS for one in SERVICES
+]
+
+
+def chosen(thing, before=""):
+    return {piece.service: piece for piece in plan(thing, SERVICES, ARCHIVES, before)}
+
+
+def test_a_site_is_its_folder_and_its_database():
+    found = chosen(Thing("web", ("/srv/members/velo/www/velo.test",), ("velo",)))
+    assert found["accounts"].request(over=False) == {
+        "service": "accounts",
+        "archive": "accounts-2026-11-22T04:00:00",
+        "over": False,
+        "paths": ["/srv/members/velo/www/velo.test"],
+    }
+    assert found["mariadb"].databases == ("velo",)
+    assert set(found) == {"accounts", "mariadb"}
+
+
+def test_the_deepest_source_and_the_exact_name_win():
+    assert set(chosen(Thing("web", ("/srv/members/mail/velo",), ("mail",)))) == {"mail"}
+
+
+def test_a_host_is_all_its_services_in_the_order_of_the_cards():
+    assert list(chosen(Thing("web"))) == ["base", "accounts", "mail", "mariadb"]
+
+
+def test_before_the_hack_means_the_newest_archive_that_is_not_younger():
+    found = chosen(Thing("web", ("/srv/members/velo",)), "2026-11-21T04:00:00")
+    assert found["accounts"].archive == "accounts-2026-11-21T04:00:00"
+
+
+@pytest.mark.parametrize(
+    ("thing", "before", "says"),
+    [
+        (Thing("web", ("/opt/x",)), "", "/opt/x is in no backup"),
+        (Thing("web", ("/srv/membersonly",)), "", "is in no backup"),
+        (Thing("web", ("/srv/members",)), "2026-11-19", "holds nothing of accounts from before 2026-11-19"),
+    ],
+)
+def test_what_no_archive_holds_is_said(thing, before, says):
+    with pytest.raises(RefusedError, match=says):
+        plan(thing, SERVICES, ARCHIVES, before)
+
+
+def test_a_time_is_local_and_a_day_is_its_beginning(monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Paris")
+    __import__("time").tzset()
+    assert moment("2026-11-20") == "2026-11-19T23:00:00"
+    assert moment("2026-11-20 14:30") == "2026-11-20T13:30:00"
+    with pytest.raises(RefusedError, match="“yesterday” is no time"):
+        moment("yesterday")
+
+
+def test_the_moment_of_an_archive_is_in_its_name():
+    assert recovery.moment_of("dns_primary-2026-11-22T04:00:00") == datetime(2026, 11, 22, 4, tzinfo=UTC)
+
+
+def test_an_archive_that_the_keeper_saw_and_the_store_lacks_has_vanished():
+    journal = {"web": ["accounts-2026-11-22T04:00:00", "mariadb-2026-11-22T04:00:00"]}
+    there = {"web": [{"archive": "mariadb-2026-11-22T04:00:00"}], "panel": []}
+    assert [one["what"] for one in faults.vanished(there, journal)] == ["accounts-2026-11-22T04:00:00"]
+    assert faults.vanished({"web": [{"archive": name} for name in journal["web"]]}, journal) == []
+
+
+@pytest.fixture
+def drill():
+    done = Drill("staging", ["web"], datetime(2026, 11, 22, 10, tzinfo=UTC))
+    done.pieces = [Piece("web", "accounts", "accounts-2026-11-22T04:00:00")]
+    done.restored = [{"host": "web", "service": "accounts", "files": 12, "databases": {"velo": "velo"}}]
+    done.stages = {"machines": 100.0, "restore": 20.5}
+    done.report = Report([], "staging")
+    return done
+
+
+def test_a_drill_is_green_only_when_something_came_back_whole_and_serves(drill):
+    assert drill.ok
+    assert (drill.recovery_time, drill.recovery_point) == (120.5, 6 * 3600)
+    for spoilt in ({"restored": []}, {"findings": [{}]}, {"report": None}, {"faults": [{"caught": False}]}):
+        before = {name: getattr(drill, name) for name in spoilt}
+        vars(drill).update(spoilt)
+        assert not drill.ok, spoilt
+        vars(drill).update(before)
+
+
+def test_the_page_says_what_was_found_in_french(drill):
+    assert "Tout est revenu" in report.page(drill)
+    drill.findings = [
+        {"host": "web", "service": "accounts", "code": "owner", "what": "/srv/x<", "wanted": "a", "found": "b"}
+    ]
+    page = report.page(drill)
+    assert "web, accounts : /srv/x&lt; est à b au lieu de a" in page
+    assert "Tout est revenu" not in page
+    assert "10:00" in page
+
+
+def test_a_finding_of_a_newer_host_is_shown_as_it_is():
+    assert str(report.says({"host": "web", "service": "a", "code": "odd", "what": "x"})) == "web, a: odd x"
+
+
+def test_a_refusal_without_a_sentence_is_shown_as_it_is():
+    assert sentence({"code": "odd", "what": "x"}, []) == "odd: x"
+    assert sentence({}, ["last words"]) == "last words"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Give an extracted archive with a file, a manifest and a dump."""
+    own = tmp_path / "var/lib/infini-backup/accounts"
+    (own / "dumps").mkdir(parents=True)
+    (own / "manifest.json").write_text(json.dumps({"canary": {"day": "2026-11-22"}}))
+    (own / "manifest.jsonl").write_text(
+        json.dumps(["/srv/members/a", "f", 0o644, "velo", "velo", 9, 1, "x", ""]) + "\n"
+    )
+    (own / "dumps/velo.sql").write_text(
+        "-- head\n--\n-- Table structure for table `a`\n--\n\nCREATE TABLE `a` (i int);\nINSERT INTO `a` VALUES (1);\n"
+        "\n--\n-- Table structure for table `b`\n--\n\nCREATE TABLE `b` (i int);\nINSERT INTO `b` VALUES (2);\n"
+    )
+    (tmp_path / "srv/members").mkdir(parents=True)
+    (tmp_path / "srv/members/a").write_bytes(b"some bytes")
+    return tmp_path
+
+
+@pytest.mark.parametrize("fault", [*faults.FILES, *faults.DATABASES])
+def test_each_fault_that_can_be_seeded_spoils_something(tree, fault):
+    def state():
+        return {
+            str(path): (path.lstat().st_mode, path.lstat().st_uid, spoil.attributes(path), path.read_bytes())
+            for path in tree.rglob("*")
+            if path.is_file()
+        }
+
+    spoil.os.chown(tree / "srv/members/a", 1000, 1000)
+    before = state()
+    subprocess.run([sys.executable, "-", fault, str(tree), "accounts"], input=faults.SPOIL.read_bytes(), check=True)
+    assert state() != before
+
+
+def test_a_table_that_is_lost_leaves_the_others(tree):
+    spoil.FAULTS["missing_table"](tree, tree / "var/lib/infini-backup/accounts")
+    left = (tree / "var/lib/infini-backup/accounts/dumps/velo.sql").read_text()
+    assert "CREATE TABLE `b`" in left
+    assert "CREATE TABLE `a`" not in left
