@@ -14,6 +14,8 @@ class FilterModule:
         """Name the filters."""
         return {
             "hosting_accounts_of": model.accounts_of,
+            "hosting_backup_clients": model.backup_clients,
+            "hosting_backup_repositories": model.backup_repositories,
             "hosting_cms_sites": model.cms_sites,
             "hosting_databases": model.databases,
             "hosting_default_limits": model.default_limits,

@@ -26,6 +26,11 @@ options:
   ipv6:
     description: IPv6 subnet of the bench.
     type: str
+  keys:
+    description: SSH key pairs to make beside the bench's own, by their path in its folder.
+    type: list
+    elements: str
+    default: []
   hosts:
     description: All hosts of the bench.
     type: list
@@ -75,6 +80,7 @@ def main():
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "ipv4": {"type": "str"},
             "ipv6": {"type": "str"},
+            "keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "hosts": {"type": "list", "elements": "dict", "default": [], "options": HOST},
         },
         required_if=[("state", "present", ("ipv4", "ipv6", "hosts"))],
@@ -83,7 +89,9 @@ def main():
     try:
         if wanted["state"] == "absent":
             module.exit_json(changed=bench.destroy(wanted["name"]))
-        the_bench = bench.from_inventory(wanted["name"], wanted["ipv4"], wanted["ipv6"], wanted["hosts"])
+        the_bench = bench.from_inventory(
+            wanted["name"], wanted["ipv4"], wanted["ipv6"], wanted["hosts"], wanted["keys"]
+        )
         changed = bench.create(the_bench)
         wrong = bench.check(the_bench)
     except InfiniError as error:

@@ -200,6 +200,26 @@ def peers(groups: Mapping[str, Sequence[str]], hosts: Mapping[str, Entry]) -> di
     }
 
 
+def backup_repositories(stores: Iterable[str], hosts: Mapping[str, Entry], client: str) -> list[dict[str, str]]:
+    """Return where a client's backups go: one repository at each store, under a user of its own."""
+    return [
+        {"label": store, "path": f"ssh://backup-{client}@{hosts[store]['hosting_fqdn']}/srv/backups/{client}/live"}
+        for store in stores
+    ]
+
+
+def backup_clients(clients: Iterable[str], stores: Sequence[str], hosts: Mapping[str, Entry]) -> list[dict[str, Any]]:
+    """Return what whoever prunes backups must know of each client: where they are, and what opens them."""
+    return [
+        {
+            "name": client,
+            "passphrase": hosts[client]["backup_passphrase"],
+            "repositories": backup_repositories(stores, hosts, client),
+        }
+        for client in clients
+    ]
+
+
 def names(sites: Iterable[Entry]) -> list[dict[str, Any]]:
     """Return what the certificates know of a site: its names."""
     return [{"name": site["name"], "aliases": list(site.get("aliases") or [])} for site in sites]

@@ -119,6 +119,8 @@ class Bench:
     ipv4: str
     ipv6: str
     hosts: tuple[Host, ...]
+    keys: tuple[str, ...] = ()
+    """SSH key pairs that the inventory gives to roles, by their path in the bench's folder."""
 
     @property
     def folder(self) -> Path:
@@ -308,7 +310,7 @@ def create(bench: Bench) -> bool:
     """Make the network and the hosts that are missing, start those that are stopped; return whether it did anything."""
     _refuse_another_clones(bench)
     changed = _make_network(bench)
-    _make_key(bench)
+    _make_keys(bench)
     parent = _bound(bench)
     options = engine(bench)["options"]
     with ThreadPoolExecutor() as pool:
@@ -343,11 +345,11 @@ def _make_network(bench: Bench) -> bool:
     return True
 
 
-def _make_key(bench: Bench) -> None:
-    bench.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = bench.folder / "id_ed25519"
-    if not key.exists():
-        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", bench.network, "-f", str(key))
+def _make_keys(bench: Bench) -> None:
+    for key in (bench.folder / name for name in ("id_ed25519", *bench.keys)):
+        key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not key.exists():
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", bench.network, "-f", str(key))
 
 
 def _bound(bench: Bench) -> list[str]:
@@ -484,6 +486,8 @@ def destroy(name: str) -> bool:
     return found
 
 
-def from_inventory(name: str, ipv4: str, ipv6: str, hosts: Iterable[Mapping[str, Any]]) -> Bench:
+def from_inventory(
+    name: str, ipv4: str, ipv6: str, hosts: Iterable[Mapping[str, Any]], keys: Iterable[str] = ()
+) -> Bench:
     """Return the bench that the inventory's variables describe."""
-    return Bench(name, ipv4, ipv6, tuple(Host(**host) for host in hosts))
+    return Bench(name, ipv4, ipv6, tuple(Host(**host) for host in hosts), tuple(keys))
