@@ -200,10 +200,16 @@ def peers(groups: Mapping[str, Sequence[str]], hosts: Mapping[str, Entry]) -> di
     }
 
 
-def backup_repositories(stores: Iterable[str], hosts: Mapping[str, Entry], client: str) -> list[dict[str, str]]:
-    """Return where a client's backups go: one repository at each store, under a user of its own."""
+def backup_repositories(
+    stores: Iterable[str], hosts: Mapping[str, Entry], client: str, reads: bool = False
+) -> list[dict[str, str]]:
+    """Return where a client's backups go: one repository at each store, under a user of its own.
+
+    `reads` gives the store's other door, by which a throwaway machine of a drill reads and writes nothing.
+    """
+    user = "backup-reader" if reads else f"backup-{client}"
     return [
-        {"label": store, "path": f"ssh://backup-{client}@{hosts[store]['hosting_fqdn']}/srv/backups/{client}/live"}
+        {"label": store, "path": f"ssh://{user}@{hosts[store]['hosting_fqdn']}/srv/backups/{client}/live"}
         for store in stores
     ]
 
