@@ -487,6 +487,14 @@ def destroy(name: str) -> bool:
     return found
 
 
+def lose(name: str, hosts: Sequence[str]) -> bool:
+    """Destroy these hosts of a bench with all that is on them, as a fire would; the others stay."""
+    lost = [one for one in containers(name) if one["Names"][0].removeprefix(f"infini-{name}-") in hosts]
+    for container in lost:
+        podman("rm", "--force", "--time", "0", "--volumes", container["Id"])
+    return bool(lost)
+
+
 def from_inventory(
     name: str, ipv4: str, ipv6: str, hosts: Iterable[Mapping[str, Any]], keys: Iterable[str] = ()
 ) -> Bench:

@@ -113,12 +113,22 @@ def _mend_machine(yes: bool, tools: dict[str, str] | None = None) -> None:
 
 
 @staging_app.command("down")
-def staging_down(as_json: JsonOption = False) -> None:
+def staging_down(
+    hosts: Annotated[list[str] | None, typer.Argument(help="Only these hosts, as if lost; none: all there is.")] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Remove everything that `up` made, and only that; what was downloaded stays for the next time."""
     from infini import staging
 
-    there = staging.down()
-    say("The bench is gone." if there else "There was no bench.")
+    there = staging.down(hosts or ())
+    if hosts:
+        say(
+            f"Gone: {', '.join(hosts)}. `./infini rebuild` brings them back from the store."
+            if there
+            else "None was there."
+        )
+    else:
+        say("The bench is gone." if there else "There was no bench.")
     end({"ok": True, "changed": int(there)}, as_json)
 
 

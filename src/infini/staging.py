@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,10 +87,12 @@ def keep_authority(inventory: Inventory) -> None:
         )
 
 
-def down() -> bool:
-    """Remove all that the bench made, and only that; return whether anything was there."""
+def down(hosts: Sequence[str] = ()) -> bool:
+    """Remove all that the bench made, or only these hosts with all they hold; return whether anything was there."""
+    if strangers := set(hosts) - set(Inventory(INVENTORY).hosts()) if hosts else set():
+        raise RefusedError(f"The bench has no host {', '.join(sorted(strangers))}")
     with _alone():
-        return bench.destroy(name())
+        return bench.lose(name(), hosts) if hosts else bench.destroy(name())
 
 
 def status() -> dict[str, Any]:
