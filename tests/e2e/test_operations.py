@@ -2,21 +2,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What technicians live through: a file edited by hand, a broken template, a reboot."""
 
-import json
 import subprocess
 import time
 
 import pytest
+from commands import infini
 
 from infini import ROOT, bench, staging
 
 EDITED = "/etc/systemd/journald.conf.d/infini.conf"
-
-
-def infini(*arguments):
-    """Run the command as a technician does; return its exit status and its JSON object."""
-    done = subprocess.run([ROOT / "infini", *arguments, "--json"], capture_output=True, text=True, check=False)
-    return done.returncode, json.loads(done.stdout)
 
 
 @pytest.fixture

@@ -1,0 +1,50 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The platform is lost and comes back on throwaway machines, and a drill sees each fault that is made on purpose."""
+
+import json
+
+import pytest
+from commands import infini
+
+from infini import bench
+from infini.backups import faults
+
+
+@pytest.fixture(scope="module")
+def drilled():
+    """Back everything up, and rehearse the loss of all of it."""
+    status, saved = infini("backup")
+    assert status == 0, saved
+    return infini("drill", "--faults")
+
+
+def test_everything_comes_back_as_it_was_and_serves(drilled):
+    status, drill = drilled
+    assert drill["findings"] == []
+    assert drill["failed"] == []
+    assert (status, drill["ok"]) == (0, True)
+    assert {one["host"] for one in drill["restored"]} == {"web", "panel"}
+    assert sum(one["files"] for one in drill["restored"]) > 1000
+    assert {"velo", "chorale", "jardin", "alternc"} <= {name for one in drill["restored"] for name in one["databases"]}
+    assert drill["checks"] > 100
+
+
+def test_every_fault_that_is_made_on_purpose_is_caught(drilled):
+    found = {fault["fault"]: fault["caught"] for fault in drilled[1]["faults"]}
+    assert found == dict.fromkeys(found, True)
+    assert set(found) >= {*faults.FILES, *faults.DATABASES, "truncated_archive", "wrong_key", "pruned_by_an_attacker"}
+
+
+@pytest.mark.usefixtures("drilled")
+def test_nothing_of_a_drill_is_left():
+    assert bench.containers("drill") == []
+
+
+def test_the_keeper_has_the_drill_in_its_chained_log(drilled, inventory, host):
+    keeper = host(inventory.hosts("backup_keepers")[0])
+    line = json.loads(keeper.check_output("tail -1 /var/lib/infini-backup-keeper/drills.jsonl"))
+    assert line["ok"] is True
+    assert set(line["hosts"]) == {"web", "panel"}
+    assert line["recovery_time_s"] == round(drilled[1]["recovery_time_s"])
+    keeper.run_expect([0], "infini-backup-keeper check")
