@@ -13,7 +13,7 @@ SITE = "/srv/members/velo/www/velo.test"
 
 def count(web, database):
     """Return how many articles a SPIP has."""
-    return web.check_output(f"mariadb -BN {database} -e 'SELECT COUNT(*) FROM spip_articles'")
+    return web.check_output("mariadb -BN %s -e 'SELECT COUNT(*) FROM spip_articles'", database)
 
 
 @pytest.fixture(scope="module")
