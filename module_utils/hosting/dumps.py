@@ -28,8 +28,8 @@ from .databases import RESERVED_DATABASES
 from .manifest import finding
 
 ATTEMPTS = 3
-PATIENCE = 30
-"""Seconds to wait for writers and readers of a database; new ones wait meanwhile, so this is what a site may stand."""
+PATIENCE = 10
+"""Seconds to wait for those who use a database already; new ones wait meanwhile, so this is what a site must stand."""
 LARGEST = 1 << 30
 """Bytes of the largest statement: a blob of the server's own limit is twice as long in a dump."""
 
