@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -24,7 +25,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import quote
 
-from .databases import RESERVED_DATABASES
+from .databases import RESERVED_DATABASES, RESERVED_USERS
 from .manifest import finding
 
 ATTEMPTS = 3
@@ -47,7 +48,7 @@ _OBJECTS = {
     "triggers": "TRIGGERS WHERE TRIGGER_SCHEMA = {name}",
     "events": "EVENTS WHERE EVENT_SCHEMA = {name}",
 }
-_NO_DATABASE = 1049
+_NO_DATABASE, _LOCKED = 1049, 1205
 _ERROR = re.compile(r"ERROR (\d+) .*?: (.*)")
 _ESCAPES = {"n": "\n", "t": "\t", "0": "\0", "\\": "\\"}
 
@@ -82,7 +83,11 @@ class _Session:
         self._end = secrets.token_hex(8)
 
     def ask(self, sql: str) -> list[list[str]]:
-        """Return the rows of a statement whose first column is the word `row`."""
+        """Return the rows of a statement, whose first column is the word `row`: so none looks like an error."""
+        return [cells[1:] for cells in self.show(sql) if cells[0] == "row"]
+
+    def show(self, sql: str) -> list[list[str]]:
+        """Return the rows of a statement."""
         assert self._process.stdin  # noqa: S101  it is a pipe
         assert self._process.stdout  # noqa: S101  likewise
         said: list[str] = []
@@ -96,10 +101,9 @@ class _Session:
             said.append(line)
         else:
             raise DumpError("server_gone", _error(said)[1])
-        errors = [line for line in said if not line.startswith("row\t")]
-        if any(_ERROR.match(line) for line in errors):
-            raise _SqlError(*_error(errors))
-        return [_cells(line) for line in said if line.startswith("row\t")]
+        if any(map(_ERROR.match, said)):
+            raise _SqlError(*_error(said))
+        return [_cells(line) for line in said]
 
     def close(self) -> None:
         """End the connection and with it its locks."""
@@ -116,7 +120,7 @@ def _error(said: Sequence[str]) -> tuple[int, str]:
 
 
 def _cells(line: str) -> list[str]:
-    return [re.sub(r"\\([nt0\\])", lambda found: _ESCAPES[found.group(1)], cell) for cell in line.split("\t")[1:]]
+    return [re.sub(r"\\([nt0\\])", lambda found: _ESCAPES[found.group(1)], cell) for cell in line.split("\t")]
 
 
 def file_name(database: str) -> str:
@@ -177,8 +181,9 @@ class Server:
             _remove(path)
             if name not in self.names():
                 raise DatabaseGoneError(name) from None
+            busy = isinstance(error, _SqlError) and error.number == _LOCKED
             if last:
-                raise DumpError("dump_failed", str(error)) from None
+                raise DumpError("database_busy" if busy else "dump_failed", str(error)) from None
             return {}
 
     def _dump(self, session: _Session, name: str, path: str) -> dict[str, Any]:
@@ -206,14 +211,26 @@ class Server:
         }
 
     def dump_users(self, path: str) -> int:
-        """Write the users and what they may do, as statements that keep those who exist; return the bytes."""
-        words = [*_DUMP[:1], *self._options, "--system=users", "--insert-ignore", "--skip-dump-date"]
-        with open(path, "wb", opener=lambda file, flags: os.open(file, flags, 0o600)) as file:
-            done = subprocess.run(words, stdout=file, stderr=subprocess.PIPE, check=False)
-        if done.returncode:
-            _remove(path)
-            raise DumpError("dump_failed", done.stderr.decode("utf-8", "replace").strip())
-        return os.path.getsize(path)
+        """Write the users and roles of our own making, with what they may do, into a file; return how many."""
+        with self._session() as session:
+            users = [[account, _made_by(session, account, role)] for account, role in _accounts(session)]
+        with open(path, "w", encoding="utf-8", opener=lambda file, flags: os.open(file, flags, 0o600)) as file:
+            json.dump(users, file, indent=1)
+        return len(users)
+
+    def load_users(self, path: str) -> list[str]:
+        """Make the users of such a file; those who exist stay as they are. Return who was made."""
+        with open(path, encoding="utf-8") as file:
+            users = json.load(file)
+        with self._session() as session:
+            there = {account for account, _role in _accounts(session)}
+            try:
+                for account, statements in users:
+                    for statement in () if account in there else statements:
+                        session.ask(statement)
+            except _SqlError as error:
+                raise DumpError("load_failed", str(error)) from None
+        return [account for account, _statements in users if account not in there]
 
     def look(self, name: str) -> dict[str, Any] | None:
         """Return the tables and objects of a database as it is now; nothing where there is no such database."""
@@ -389,6 +406,22 @@ def _asked(session: _Session, sql: str) -> list[list[str]]:
         return session.ask(sql)
     except _SqlError as error:
         raise DumpError("server_refused", str(error)) from None
+
+
+def _accounts(session: _Session) -> list[tuple[str, bool]]:
+    """Return all roles, then all users, but those that every server has."""
+    rows = _asked(session, "SELECT 'row', User, Host, is_role FROM mysql.user ORDER BY is_role DESC, User, Host")
+    return [
+        (_name(user) if role == "Y" else f"{_name(user)}@{_name(host)}", role == "Y")
+        for user, host, role in rows
+        if user not in RESERVED_USERS
+    ]
+
+
+def _made_by(session: _Session, account: str, role: bool) -> list[str]:
+    """Return the statements that make an account."""
+    made = [[f"CREATE ROLE {account}"]] if role else session.show(f"SHOW CREATE USER {account}")
+    return [cells[0] for cells in (*made, *session.show(f"SHOW GRANTS FOR {account}"))]
 
 
 def _is_complete(path: str) -> bool:
