@@ -10,16 +10,17 @@ short_description: The service cards of the roles that the plays apply to this h
 description:
   - Reads C(roles/*/meta/service.yml) of every role that a play of C(playbooks/) applies to the host, and renders them
     with the host's variables; a role's own defaults are known too, although the current play may not run that role.
-  - The firewall asks it for ports, C(infini verify) for checks, the first playbook of a run for packages.
+  - The firewall asks it for ports, C(infini verify) for checks, the first playbook of a run for packages, the
+    backup for what to keep.
 options:
   _terms:
     description: >-
       V(cards), the whole cards, each with the key C(playbook) added; V(checks), the same with names, ports and checks
-      only; V(ports), the ports as one flat list; V(packages), the names of packages. The less is asked for, the fewer
-      variables must be defined.
+      only; V(ports), the ports as one flat list; V(packages), the names of packages; V(whole), what a backup must hold
+      of each service that has something to keep. The less is asked for, the fewer variables must be defined.
     type: list
     elements: str
-    choices: [cards, checks, packages, ports]
+    choices: [cards, checks, packages, ports, whole]
     default: [cards]
   playbook:
     description: Only the cards of the roles that this playbook applies, named without its suffix; default all.
@@ -57,8 +58,8 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
         """Give one list."""
         what = terms[0] if terms else "cards"
-        if what not in ("cards", "checks", "packages", "ports"):
-            raise AnsibleError(f"service_cards knows cards, checks, packages and ports, not {what!r}")
+        if what not in ("cards", "checks", "packages", "ports", "whole"):
+            raise AnsibleError(f"service_cards knows cards, checks, packages, ports and whole, not {what!r}")
         self.set_options(var_options=variables, direct=options)
         reader = RenderedCards(self._loader, self._templar, variables or {}, self.get_option("playbook"))
         return [getattr(reader, what)()]

@@ -134,6 +134,18 @@ def render_ports(card: Mapping[str, Any], render: Render) -> list[dict[str, Any]
     return [{"service": card["service"], "protocol": "tcp", **port} for port in ports]
 
 
+WHOLE = ("paths", "reference", "databases", "before", "after", "restored", "counts")
+
+
+def render_whole(card: Mapping[str, Any], render: Render) -> dict[str, Any]:
+    """Render what makes a service whole, with every key present; nothing for one that has nothing to keep."""
+    whole = render(card.get("whole") or {}, {})
+    if not any(whole.get(key) for key in ("paths", "reference", "databases", "counts")):
+        return {}
+    label = render(card.get("label") or card["service"], {})
+    return {"service": card["service"], "label": label, **{key: whole.get(key) or [] for key in WHOLE}}
+
+
 def render_card(card: Mapping[str, Any], render: Render) -> dict[str, Any]:
     """Render a whole card."""
     whole = {key: value for key, value in card.items() if key not in ("checks", "ports")}

@@ -39,6 +39,10 @@ class RenderedCards:
         """Give the ports of all cards as one list."""
         return [port for _, card, render in self._each() for port in cards.render_ports(card, render)]
 
+    def whole(self) -> list[dict[str, Any]]:
+        """Give what makes each service whole, of those that have something to keep."""
+        return [whole for _, card, render in self._each() if (whole := cards.render_whole(card, render))]
+
     def packages(self) -> list[str]:
         """Give the packages of all cards, each once, sorted."""
         return sorted({name for _, card, render in self._each() for name in render(card.get("packages") or [], {})})

@@ -85,6 +85,14 @@ def test_every_site_is_looked_at_by_the_watch(ask):
     assert answer == ask("watch_expectations", "anatole")
 
 
+def test_a_host_knows_what_makes_its_services_whole(ask):
+    web = {one["service"]: one for one in ask("service_cards", "web", "whole")}
+    assert web["mariadb"]["databases"] == ["*"]
+    assert web["accounts"]["paths"] == ["/srv/members"]
+    assert (web["base"]["paths"], "/etc" in web["base"]["reference"]) == ([], True)
+    assert "front" not in web, "all of it comes from the repository"
+
+
 def test_an_unknown_word_is_refused(ask):
-    with pytest.raises(Exception, match="knows cards, checks, packages and ports"):
+    with pytest.raises(Exception, match="knows cards, checks, packages, ports and whole"):
         ask("service_cards", "web", "prots")
