@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infini.plays import read_yaml
+from infini.plays import applied, read_yaml
 
 SCHEMA = Path(__file__).with_name("cards.schema.json")
 Render = Callable[[Any, Mapping[str, Any]], Any]
@@ -77,10 +77,8 @@ def uses(playbooks: Path) -> list[Use]:
 
 def _uses_of(path: Path) -> Iterator[Use]:
     for play in read_yaml(path) or []:
-        for entry in play.get("roles") or []:
-            role = entry if isinstance(entry, str) else entry.get("role") or entry.get("name")
-            when = None if isinstance(entry, str) else entry.get("when")
-            yield Use(str(role), _pattern(play["hosts"]), path.stem, when)
+        for role, when in applied(play):
+            yield Use(role, _pattern(play["hosts"]), path.stem, when)
 
 
 def _pattern(hosts: str | Sequence[str]) -> str:

@@ -37,9 +37,19 @@ def plays(playbook: Path) -> Iterator[dict[str, Any]]:
             yield entry
 
 
+def applied(play: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield each role that a play applies, with its condition: what it lists, then what it imports whole."""
+    for entry in play.get("roles") or []:
+        yield (entry, None) if isinstance(entry, str) else (entry.get("role") or entry["name"], entry.get("when"))
+    for task in play.get("tasks") or []:
+        role = task.get("ansible.builtin.import_role") or {}
+        if role and "tasks_from" not in role:
+            yield role["name"], task.get("when")
+
+
 def roles_of(play: dict[str, Any]) -> list[str]:
-    """Return the names of a play's roles."""
-    return [role if isinstance(role, str) else role["role"] for role in play.get("roles", [])]
+    """Return the names of the roles that a play applies."""
+    return [role for role, _when in applied(play)]
 
 
 def _tasks(path: Path) -> int:
@@ -67,8 +77,8 @@ def count_tasks(playbook: Path) -> int:
     for play in plays(playbook):
         for section in ("pre_tasks", "tasks", "post_tasks"):
             total += sum(_weight(task, playbook.parent) for task in play.get(section, []))
-        for role in roles_of(play):
-            folder = ROOT / "roles" / role
+        for role in play.get("roles", []):
+            folder = ROOT / "roles" / (role if isinstance(role, str) else role["role"])
             total += _tasks(folder / "tasks/main.yml") + (folder / "meta/argument_specs.yml").exists()
         gathers = gathers or play.get("gather_facts", True)
     return total + gathers

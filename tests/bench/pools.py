@@ -242,16 +242,16 @@ def emptied(declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def role_play(*roles: str) -> dict[str, Any]:
-    """Return the play of playbooks/web.yml that has these roles, with only them and the work of its own on them."""
+    """Return the play of playbooks/web.yml that has these roles, less its work on others."""
     for play in plays.plays(ROOT / "playbooks/web.yml"):
         if set(roles) <= set(plays.roles_of(play)):
-            own = [task for task in play.get("tasks", []) if _role_of(task) in roles]
-            return {**play, "roles": list(roles), "tasks": own}
+            return {**play, "tasks": [task for task in play["tasks"] if _role_of(task) in (None, *roles)]}
     raise RuntimeError(f"no play of playbooks/web.yml has the roles {', '.join(roles)}")
 
 
-def _role_of(task: dict[str, Any]) -> str:
-    return str(task.get("ansible.builtin.import_role", {}).get("name", ""))
+def _role_of(task: dict[str, Any]) -> str | None:
+    role: str | None = task.get("ansible.builtin.import_role", {}).get("name")
+    return role
 
 
 def copy_tree(ground: Ground, role: str) -> None:

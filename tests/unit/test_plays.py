@@ -20,6 +20,16 @@ def test_imported_playbooks_are_read_in_order(tmp_path):
     ]
 
 
+def test_a_role_that_is_imported_whole_is_one_of_the_play():
+    tasks = [
+        {"name": "Some of it", "ansible.builtin.import_role": {"name": "one", "tasks_from": "begin.yml"}},
+        {"name": "Two", "ansible.builtin.import_role": {"name": "two"}, "when": "staging"},
+        {"name": "Wait", "ansible.builtin.meta": "flush_handlers"},
+    ]
+    play = {"hosts": "a", "roles": ["one"], "tasks": tasks}
+    assert list(plays.applied(play)) == [("one", None), ("two", "staging")]
+
+
 def test_tasks_are_counted_through_blocks_and_imports(tmp_path, monkeypatch):
     monkeypatch.setattr(plays, "ROOT", tmp_path)
     write(
