@@ -8,6 +8,7 @@ import shlex
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible.template import trust_as_template
 
 LISTS = "/var/lib/apt/lists /var/lib/apt/lists/partial /var/lib/apt/periodic/update-success-stamp"
 """What is touched when lists are fetched, one or the other: ansible.builtin.apt judges by the first and the last."""
@@ -39,7 +40,7 @@ class ActionModule(ActionBase):
         if not names or self._stands(names):
             return {"changed": False}
         if arguments["answers"] and not self._task.check_mode:
-            answers = arguments["answers"].encode()
+            answers = self._rendered(arguments["answers"]).encode()
             done = self._low_level_execute_command("debconf-set-selections", in_data=answers)
             if done["rc"] != 0:
                 return {"failed": True, "msg": f"debconf does not take the answers: {done['stderr'].strip()}"}
@@ -47,6 +48,11 @@ class ActionModule(ActionBase):
         apt.update({"update_cache": True} if arguments["update_cache"] else {"cache_valid_time": 3600})
         result: dict[str, Any] = self._execute_module("ansible.builtin.apt", apt, task_vars=task_vars)
         return result
+
+    def _rendered(self, template: str) -> str:
+        """Return the role's template, which is not in the task as text: Ansible copies all that a host has for it."""
+        lookup = trust_as_template(f"{{{{ lookup('ansible.builtin.template', {template!r}) }}}}")
+        return str(self._templar.template(lookup))
 
     def _stands(self, names: list[str]) -> bool:
         """Tell whether all are installed, by name and not as what another needs, and the lists are of today.

@@ -21,7 +21,9 @@ options:
     type: bool
     default: false
   answers:
-    description: What the packages ask when they are installed, in the words of debconf-set-selections(1).
+    description:
+      - A template of the role, which answers what the packages ask when they are installed, in the words of
+        debconf-set-selections(1). It is only rendered where one is missing.
     type: str
     default: ""
 attributes:

@@ -10,20 +10,26 @@ import sys
 from unittest.mock import Mock
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import action_loader
+from ansible.template import Templar
 
 from infini import ROOT
+from infini.hosts import load_plugins
 
 
 @pytest.fixture
 def packages(monkeypatch, tmp_path):
     """Run the action against the dpkg of this machine, with fresh lists; return the result and what apt was asked."""
+    load_plugins()
     action_loader.add_directory(str(ROOT / "action_plugins"))
     (tmp_path / "lists").mkdir()
     (tmp_path / "marks").write_text("Package: bash\nArchitecture: amd64\nAuto-Installed: 1\n\nPackage: dpkg\n")
 
     def packages(*names, **more):
-        words = dict.fromkeys(("connection", "play_context", "loader", "templar", "shared_loader_obj"), Mock())
+        words = dict.fromkeys(("connection", "play_context", "shared_loader_obj"), Mock())
+        loader = DataLoader()
+        words |= {"loader": loader, "templar": Templar(loader, {"ansible_search_path": [str(tmp_path)], "word": "b"})}
         task = Mock(args={"names": list(names), **more}, async_val=0, check_mode=False)
         action = action_loader.get("packages", task=task, **words)
         module = sys.modules[type(action).__module__]
@@ -77,7 +83,9 @@ def test_what_packages_ask_is_answered_before_they_are_installed_and_only_then(p
     told = tmp_path / "told"
     (tmp_path / "debconf-set-selections").write_text(f"#!/bin/sh\ncat >{told}\n")
     (tmp_path / "debconf-set-selections").chmod(0o755)
-    assert packages("dpkg", answers="alternc a string b\n")[1].call_count == 0
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates/debconf.j2").write_text("alternc a string {{ word }}\n")
+    assert packages("dpkg", answers="debconf.j2")[1].call_count == 0
     assert not told.exists()
-    assert packages("no-such-package", answers="alternc a string b\n")[1].call_count == 1
+    assert packages("no-such-package", answers="debconf.j2")[1].call_count == 1
     assert told.read_text() == "alternc a string b\n"
