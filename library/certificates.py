@@ -8,13 +8,18 @@ module: certificates
 short_description: Obtain the certificates that are due, now rather than at the next run of the timer
 description:
   - Asks C(certificates status) on the host what is to be done, and starts C(certificates.service) only if something is.
+  - It never waits. Where it began something, a later task that is given O(begun) says what came of it.
   - One name that fails stops no other; it is named in a warning, or in the failure if O(strict).
   - A name that failed rests as long as the role says, so a second run asks the authority nothing about it.
 options:
   declared:
     description: How many certificates are declared, for check mode on a host that has no C(certificates) yet.
     type: int
-    required: true
+    default: 0
+  begun:
+    description: What the task that began it returned under this name. Repeat the task until RV(finished).
+    type: dict
+    default: {}
   strict:
     description: Whether a name without a new certificate is a failure.
     type: bool
@@ -26,90 +31,44 @@ author: [Infini (https://infini.fr)]
 """
 
 EXAMPLES = r"""
-- name: Obtain what is due now
+- name: Begin to obtain what is due
   certificates:
     declared: 12
+  register: due
+- name: Wait for it
+  certificates:
+    begun: "{{ due.begun }}"
+  register: obtained
+  until: obtained.finished | default(true)
+  retries: 3600
+  delay: 1
+  when: due.begun | length > 0
 """
 
 RETURN = r"""
-obtained: {description: Names that have a new certificate., type: list, elements: str, returned: always}
-pending: {description: Names that wait for the next run., type: list, elements: str, returned: always}
-failures: {description: One sentence per name that failed., type: list, elements: str, returned: always}
+begun: {description: What to look at later; empty where nothing was due., type: dict, returned: without O(begun)}
+finished: {description: Whether what was begun has ended., type: bool, returned: with O(begun)}
+obtained: {description: Names that have a new certificate., type: list, elements: str, returned: once it is known}
+pending: {description: Names that wait for the next run., type: list, elements: str, returned: once it is known}
+failures: {description: One sentence per name that failed., type: list, elements: str, returned: once it is known}
+kept:
+  description: Certificates that nobody declares any more, too many to be meant.
+  type: list
+  elements: str
+  returned: once it is known
 """
 
-import json
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
-
-PROGRAM = Path("/usr/local/sbin/certificates")
-SERVICE = "certificates.service"
+from ansible.module_utils.hosting.certificates_door import SPEC, answer
 
 
-def read(module):
-    """Return what the host says is to be done about the names that are declared.
-
-    Those of a list are looked after by who keeps it: there may be hundreds, and some lead nowhere.
-    """
-    state = json.loads(module.run_command([str(PROGRAM), "status"], check_rc=True)[1])
-    listed = set(state["listed"])
-    mine = {key: [name for name in state[key] if name not in listed] for key in ("ready", "undeployed")}
-    return {**state, **mine, "due": {name: why for name, why in state["due"].items() if name not in listed}}
-
-
-def start(module):
-    """Run the service, as the timer would, inside its sandbox."""
-    code, _, _ = module.run_command(["systemctl", "start", SERVICE])
-    if code:
-        words = module.run_command(["journalctl", "--unit", SERVICE, "--output", "cat", "--lines", "20", "--no-pager"])[
-            1
-        ]
-        ours = [line for line in words.splitlines() if line and SERVICE not in line and "systemd" not in line]
-        module.fail_json(msg=ours[-1] if ours else f"{SERVICE} failed: run journalctl -u {SERVICE}")
-
-
-def pending(state):
-    """Return what a run would work on."""
-    return {key: state[key] for key in ("due", "undeployed", "retired")}
-
-
-def finish(module, before, after):
-    """Say what happened."""
-    obtained = sorted(set(before["due"]) - set(after["due"]))
-    result = {
-        "changed": pending(before) != pending(after),
-        "obtained": obtained,
-        "pending": sorted(after["due"]),
-        "failures": after["failures"],
-    }
-    if after["kept"]:
-        module.warn(f"Certificates are no longer declared, too many to be meant: {', '.join(after['kept'])}")
-    if after["failures"] and module.params["strict"]:
-        module.fail_json(msg=" ".join(after["failures"]), **result)
-    for failure in after["failures"]:
-        module.warn(failure)
+def main() -> None:
+    """Hand the question to the engine, return what it says; the action plugin does so without a module's weight."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    result = answer(module.params, check_mode=module.check_mode, diff=module._diff)
+    if result.get("failed"):
+        module.fail_json(**result)
     module.exit_json(**result)
-
-
-def main():
-    """Read, start what is needed, say what came of it."""
-    module = AnsibleModule(
-        argument_spec={"declared": {"type": "int", "required": True}, "strict": {"type": "bool", "default": False}},
-        supports_check_mode=True,
-    )
-    if not PROGRAM.exists() and module.check_mode:
-        module.exit_json(changed=module.params["declared"] > 0, obtained=[], pending=[], failures=[])
-    before = read(module)
-    work = before["ready"] or before["undeployed"] or before["retired"]
-    if work and module.check_mode:
-        module.exit_json(changed=True, obtained=before["ready"], pending=[], failures=before["failures"])
-    after = before
-    for _turn in range(2 if work else 0):
-        start(module)
-        after = read(module)
-        if not after["ready"]:
-            break  # else that was the end of a run on its way, which did not know them yet
-    finish(module, before, after)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The program that keeps certificates, and the module that starts it."""
+"""The program that keeps certificates, and the door of the module that starts it."""
 
 import importlib.util
 import json
@@ -9,11 +9,10 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from unittest.mock import Mock
 
-import certificates as module_file
+import certificates
 import pytest
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.hosting import certificates_door
 from ansible.module_utils.testing import patch_module_args
 from hypothesis import given
 from hypothesis import strategies as st
@@ -381,71 +380,104 @@ IDLE = {"due": {}, "ready": [], "undeployed": [], "retired": [], "kept": [], "fa
 
 
 @pytest.fixture
-def run_module(monkeypatch, capsys, tmp_path):
-    """Run the module against a host that answers with these states, one a question."""
+def ask(monkeypatch, tmp_path):
+    """Ask the door of a host that answers with these states, one a question, and whose service has ended."""
 
-    def run(*states, **arguments):
-        answers = list(states)
-        started = []
-        # Where a test before has made this process a control node, Ansible prints warnings and returns none.
-        warnings = []
-        monkeypatch.setattr(AnsibleModule, "warn", lambda _module, said, **_: warnings.append(said))
-        monkeypatch.setattr(module_file, "PROGRAM", tmp_path)
-        monkeypatch.setattr(module_file, "read", lambda _module: answers.pop(0))
-        monkeypatch.setattr(module_file, "start", started.append)
-        with patch_module_args({"declared": 2, **arguments}), pytest.raises(SystemExit):
-            module_file.main()
-        return {**json.loads(capsys.readouterr().out), "warnings": warnings}, len(started)
+    def ask(*states, ended=NOW, job="", active="inactive", check_mode=False, **asked):
+        answers, started = list(states), []
+        unit = [f"ActiveState={active}", f"ExecMainStartTimestampMonotonic={ended * 1_000_000}", f"Job={job}"]
+        said = {
+            "show": unit,
+            "start": [],
+            "--unit": ["dehydrated: the authority sleeps", "certificates.service: Failed"],
+        }
 
-    return run
+        def run(*words):
+            if words[1] == "status":
+                return [json.dumps({"listed": [], **answers.pop(0)})]
+            started.extend(words[1:2] if words[1] == "start" else [])
+            return said[words[1]]
+
+        monkeypatch.setattr(certificates_door, "PROGRAM", tmp_path)
+        monkeypatch.setattr(certificates_door, "run", run)
+        asked = {"declared": 2, "begun": {}, "strict": False, **asked}
+        return certificates_door.answer(asked, check_mode=check_mode, diff=False), len(started)
+
+    return ask
 
 
 DUE = {**IDLE, "due": {"a": "missing", "b": "missing"}, "ready": ["a", "b"]}
 HALF = {**IDLE, "due": {"b": "missing"}, "failures": ["b: no new certificate (it has none): no such host."]}
+BEGUN = {"at": NOW - 1, "before": DUE}
 
 
-def test_nothing_due_nothing_started(run_module):
-    result, started = run_module(IDLE)
-    assert (result["changed"], started) == (False, 0)
+def test_nothing_due_nothing_begun(ask):
+    result, started = ask(IDLE)
+    assert (result["changed"], result["begun"], started) == (False, {}, 0)
 
 
-def test_what_came_and_what_failed_is_said(run_module):
-    result, started = run_module(DUE, HALF)
-    assert (result["changed"], result["obtained"], started) == (True, ["a"], 1)
-    assert HALF["failures"][0] in json.dumps(result["warnings"])
+def test_what_is_due_is_begun_and_nobody_waits(ask):
+    result, started = ask(DUE)
+    assert (result["changed"], result["begun"]["before"]["ready"], started) == (False, ["a", "b"], 1)
 
 
-def test_a_run_on_its_way_that_did_not_know_the_names_is_followed_by_another(run_module):
-    result, started = run_module(DUE, DUE, HALF)
-    assert (result["obtained"], started) == (["a"], 2)
+def test_a_run_that_goes_on_is_asked_for_nothing(ask):
+    result, started = ask(begun=BEGUN, job="12", active="activating")
+    assert (result, started) == ({"changed": False, "finished": False}, 0)
 
 
-def test_names_that_another_program_keeps_are_its_own_matter():
+def test_what_came_and_what_failed_is_said(ask):
+    result, started = ask(HALF, begun=BEGUN)
+    assert (result["finished"], result["changed"], result["obtained"], started) == (True, True, ["a"], 0)
+    assert result["failures"] == HALF["failures"]
+
+
+def test_a_run_on_its_way_that_did_not_know_the_names_is_followed_by_another(ask):
+    result, started = ask(DUE, begun=BEGUN, ended=NOW - 2)
+    assert (result["finished"], started) == (False, 1)
+    result, started = ask(DUE, begun=BEGUN)  # one that knew them, and could not: the timer's matter
+    assert (result["finished"], result["obtained"], started) == (True, [], 0)
+
+
+def test_a_run_that_broke_says_why(ask):
+    result, _ = ask(begun=BEGUN, active="failed")
+    assert result == {"failed": True, "msg": "dehydrated: the authority sleeps"}
+
+
+def test_a_host_that_does_not_answer_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr(certificates_door, "PROGRAM", tmp_path / "certificates")
+    (tmp_path / "certificates").write_text("#!/bin/sh\necho no ledger >&2; exit 1\n")
+    (tmp_path / "certificates").chmod(0o755)
+    asked = {"declared": 2, "begun": {}, "strict": False}
+    result = certificates_door.answer(asked, check_mode=False, diff=False)
+    assert result["msg"] == f"{tmp_path}/certificates status failed: no ledger"
+
+
+def test_names_that_another_program_keeps_are_its_own_matter(ask):
     state = {**IDLE, "listed": ["a"], "due": {"a": "missing", "b": "ends"}, "ready": ["a", "b"], "undeployed": ["a"]}
-    module = Mock(run_command=Mock(return_value=(0, json.dumps(state), "")))
-    assert module_file.read(module) == {**state, "due": {"b": "ends"}, "ready": ["b"], "undeployed": []}
+    before = ask(state)[0]["begun"]["before"]
+    assert before == {**state, "due": {"b": "ends"}, "ready": ["b"], "undeployed": []}
 
 
-def test_a_resting_name_changes_nothing_and_is_still_named(run_module):
-    result, started = run_module(HALF)
-    assert (result["changed"], started) == (False, 0)
-    assert result["warnings"]
+def test_a_resting_name_changes_nothing_and_is_still_named(ask):
+    result, started = ask(HALF)
+    assert (result["changed"], result["failures"], started) == (False, HALF["failures"], 0)
 
 
-def test_strict_fails_naming_the_site(run_module):
-    result, _ = run_module(HALF, strict=True)
+@pytest.mark.parametrize("how", [{}, {"begun": BEGUN}, {"check_mode": True}])
+def test_strict_fails_naming_the_site(ask, how):
+    result, _ = ask(HALF, strict=True, **how)
     assert result["failed"]
     assert result["msg"] == HALF["failures"][0]
 
 
-def test_check_mode_starts_nothing(run_module):
-    result, started = run_module(DUE, _ansible_check_mode=True)
-    assert (result["changed"], started) == (True, 0)
+def test_check_mode_starts_nothing(ask):
+    result, started = ask(DUE, check_mode=True)
+    assert (result["changed"], result["begun"], started) == (True, {}, 0)
 
 
 def test_check_mode_on_an_empty_host(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(module_file, "PROGRAM", tmp_path / "nothing")
-    arguments = {"declared": 2, "_ansible_check_mode": True}
-    with patch_module_args(arguments), pytest.raises(SystemExit):
-        module_file.main()
+    monkeypatch.setattr(certificates_door, "PROGRAM", tmp_path / "nothing")
+    with patch_module_args({"declared": 2, "_ansible_check_mode": True}), pytest.raises(SystemExit):
+        certificates.main()
     assert json.loads(capsys.readouterr().out)["changed"]
