@@ -41,11 +41,18 @@ def _alone() -> Iterator[None]:
         yield
 
 
+def refuse_repository(named: str) -> None:
+    """Refuse what cannot be the packages of the real AlternC; podman would make an empty volume of a relative name."""
+    if named and not (Path(named).is_absolute() and Path(named, "dists").is_dir()):
+        raise RefusedError(f"ALTERNC_REPOSITORY is {named}: give the whole path of a directory with an apt repository")
+
+
 def create(limit: str = "all") -> RunResult:
     """Make the hosts that are missing and prove that they hold what the roles rely on, or raise FailedError.
 
     `limit` makes a bench of these only, for its whole life.
     """
+    refuse_repository(os.environ.get("ALTERNC_REPOSITORY", ""))
     inventory = str(ROOT / "inventory" / INVENTORY)
     made = play(ROOT / "playbooks/bench/create.yml", inventory, quiet=False, arguments=["--limit", limit])
     if not made.ok:

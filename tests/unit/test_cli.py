@@ -111,6 +111,13 @@ def test_a_second_command_on_the_bench_is_refused(monkeypatch, tmp_path):
         pass
 
 
+@pytest.mark.parametrize("named", ["depot", "/no/such/directory"])
+def test_packages_of_alternc_that_are_not_there_are_refused(monkeypatch, named):
+    monkeypatch.setenv("ALTERNC_REPOSITORY", named)
+    with pytest.raises(RefusedError, match=f"^ALTERNC_REPOSITORY is {named}: give the whole path"):
+        staging.create()
+
+
 def test_a_bench_takes_its_numbers_and_no_others(monkeypatch, tmp_path):
     (tmp_path / "small.py").write_text(
         "def run(sites: int = 9, host: str = 'x'):\n"
