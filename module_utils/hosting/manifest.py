@@ -21,6 +21,7 @@ import json
 import os
 import pwd
 import random
+import re
 import socket
 import stat
 import struct
@@ -50,6 +51,7 @@ SAID = 100
 
 _FILE_CLOCK = 5  # CLOCK_REALTIME_COARSE: the clock that the kernel stamps files with, a little behind the other one
 _CHUNK = 1 << 20
+_encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 _ACLS = {"system.posix_acl_access": "access", "system.posix_acl_default": "default"}
 _ACL_TAGS = {1: "user", 2: "user", 4: "group", 8: "group", 16: "mask", 32: "other"}
 
@@ -100,15 +102,34 @@ def is_inside(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
-def _walk(top: str, left_out: Collection[str], unreadable: list[str]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield everything at and under a path, in the manifest's order; what vanishes meanwhile is not there."""
+class LeftOut:
+    """Paths that no archive holds, given as patterns whose * and ? stay within a name."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        given = sorted(patterns)
+        self._plain = {one for one in given if "*" not in one and "?" not in one}
+        words = {"*": "[^/]*", "?": "[^/]"}
+        whole = ["".join(words.get(letter, re.escape(letter)) for letter in one) for one in {*given} - self._plain]
+        self._pattern = re.compile("|".join(whole), re.DOTALL) if whole else None
+
+    def __contains__(self, path: str) -> bool:
+        """Tell whether a path is one of them."""
+        return path in self._plain or bool(self._pattern and self._pattern.fullmatch(path))
+
+
+def _walk(top: str, left_out: LeftOut, unreadable: list[str], to: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """Yield everything at and under a path, in the manifest's order; what vanishes meanwhile is not there.
+
+    `to` is where all of it was restored; the paths are those of before.
+    """
     waiting = [top]
     while waiting:
         path = waiting.pop()
         if path in left_out:
             continue
+        here = to + path
         try:
-            state = os.lstat(path)
+            state = os.lstat(here)
         except (FileNotFoundError, NotADirectoryError):
             continue
         if stat.S_IFMT(state.st_mode) not in KINDS:
@@ -116,7 +137,7 @@ def _walk(top: str, left_out: Collection[str], unreadable: list[str]) -> Iterato
         names: list[str] = []
         if stat.S_ISDIR(state.st_mode):
             try:
-                names = sorted(os.listdir(path), reverse=True)
+                names = sorted(os.listdir(here), reverse=True)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError:
@@ -223,7 +244,7 @@ class _Scan:
         self._known, self._next = known, next(known, None)
         self._sample = sample
 
-    def look(self, source: str, left_out: Collection[str]) -> Iterator[Known]:
+    def look(self, source: str, left_out: LeftOut) -> Iterator[Known]:
         """Yield what stands under a source."""
         for path, state in _walk(source, left_out, self.unreadable):
             known = self._remembered(path, state)
@@ -289,12 +310,12 @@ def make(
 ) -> dict[str, Any]:
     """Write the manifest of what stands under the sources into a folder, and return its header.
 
-    `cache` is the file that remembers the hashes from one run to the next, `left_out` paths that the archive will not
-    hold, `sample` the share of unchanged files to read all the same, `more` what else the header says (databases,
-    counts, canary).
+    `cache` is the file that remembers the hashes from one run to the next, `left_out` what the archive will not hold,
+    as patterns whose * and ? stay within a name, `sample` the share of unchanged files to read all the same, `more`
+    what else the header says (databases, counts, canary).
     """
     started, began = time.clock_gettime_ns(_FILE_CLOCK), time.monotonic()
-    scan = _Scan(_read_cache(cache), sample)
+    scan, away = _Scan(_read_cache(cache), sample), LeftOut(left_out)
     totals: dict[str, dict[str, int]] = {}
     digest = hashlib.sha256()
     lines = 0
@@ -303,7 +324,7 @@ def make(
         remembered = stack.enter_context(_replacing(cache)) if cache else None
         for source in outermost(sources):
             count: Counter[str] = Counter()
-            for seen in scan.look(source, left_out):
+            for seen in scan.look(source, away):
                 line = _line(seen.entry)
                 digest.update(line)
                 entries.write(line)
@@ -312,7 +333,7 @@ def make(
                 count["bytes"] += seen.entry.size
                 # What changed a moment ago may change again without any time on it telling: it is hashed once more.
                 if remembered and seen.ctime_ns < started and seen.entry.digest != UNREADABLE:
-                    remembered.write(_line((*seen.entry, seen.ctime_ns, seen.inode)))
+                    remembered.write(b"%b,%d,%d]\n" % (line[:-2], seen.ctime_ns, seen.inode))
             totals[source] = _total(count)
     header = {
         "version": VERSION,
@@ -346,14 +367,14 @@ def _total(count: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def _line(values: Sequence[Any]) -> bytes:
-    return (json.dumps(values, separators=(",", ":")) + "\n").encode("ascii")
+def _line(entry: Entry) -> bytes:
+    return f"{_encode(entry)}\n".encode("ascii")
 
 
 def _read_cache(path: str | None) -> Iterator[Known]:
     if not path or not os.path.exists(path):
         return
-    with open(path, "rb") as file:
+    with open(path, encoding="ascii") as file:
         for line in file:
             *entry, ctime_ns, inode = json.loads(line)
             yield Known(Entry(*entry), ctime_ns, inode)
@@ -381,7 +402,8 @@ def read_header(folder: str) -> dict[str, Any] | None:
     try:
         with open(os.path.join(folder, HEADER), "rb") as file:
             header: dict[str, Any] = json.load(file)
-        return header if header["version"] == VERSION and header["entries"]["sha256"] and header["started_ns"] else None
+        whole = header["entries"]["sha256"] and {"service", "started_ns", "sources", "left_out"} <= set(header)
+        return header if whole and header["version"] == VERSION else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -400,7 +422,7 @@ def compare(folder: str, to: str = "", paths: Collection[str] | None = None) -> 
     digest = hashlib.sha256()
     last: list[dict[str, Any]] = []
     try:
-        comparison.run(_wanted(folder, asked, digest), asked, to.rstrip("/"), header.get("left_out", ()))
+        comparison.run(_wanted(folder, asked, digest), asked, to.rstrip("/"), LeftOut(header["left_out"]))
     except (OSError, ValueError, TypeError):  # not what we wrote
         digest = hashlib.sha256(b"torn")
     if digest.hexdigest() != header["entries"]["sha256"]:
@@ -431,10 +453,9 @@ class _Comparison:
         self._count: Counter[str] = Counter()
         self._findings: list[dict[str, Any]] = []
 
-    def run(self, wanted: Iterator[Entry], asked: Sequence[str], to: str, left_out: Collection[str]) -> None:
+    def run(self, wanted: Iterator[Entry], asked: Sequence[str], to: str, left_out: LeftOut) -> None:
         """Go along both."""
-        away = {to + path for path in left_out}
-        found = ((path[len(to) :], state) for source in asked for path, state in _walk(to + source, away, []))
+        found = (one for source in asked for one in _walk(source, left_out, [], to))
         for entry, other in _side_by_side(wanted, found):
             self.entries += entry is not None
             if entry and other:
@@ -476,7 +497,9 @@ class _Comparison:
 
     def _pair(self, wanted: Entry, path: str, state: os.stat_result) -> None:
         kind = KINDS[stat.S_IFMT(state.st_mode)]
-        later = state.st_mtime_ns >= self._started and state.st_mtime_ns != wanted.mtime_ns
+        # What is unpacked or renamed over a file brings an old time of its own, but leaves a trace on the directory.
+        recent = state.st_mtime_ns >= self._started or os.path.dirname(wanted.path) in self._moved
+        later = recent and state.st_mtime_ns != wanted.mtime_ns
         if later and kind == wanted.kind == DIRECTORY:
             self._moved.add(wanted.path)
         elif later:

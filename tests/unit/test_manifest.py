@@ -158,6 +158,16 @@ def test_sockets_and_what_is_left_out_are_no_part_of_it(tree):
         assert tree.findings() == set()
 
 
+def test_patterns_of_what_is_left_out_stay_within_a_name(tree):
+    tree.write({"a/tmp/1": b"", "a/tmp/2/3": b"", "b/tmp": b"", "a/b/tmp/4": b"", "tmp1": b"", "a/x[1]": b""})
+    tree.make(left_out=[f"{tree.source}/*/tmp/?", f"{tree.source}/tm*", f"{tree.source}/a/x[1]"])
+    held = [json.loads(line)[0] for line in (tree.kept / manifest.ENTRIES).read_text().splitlines()]
+    inside = {str(Path(path).relative_to(tree.source)) for path in held}
+    assert inside >= {"a/tmp", "a/b/tmp/4", "b/tmp"}
+    assert not {"a/tmp/1", "a/tmp/2", "a/tmp/2/3", "tmp", "tmp1", "a/x[1]"} & inside
+    assert tree.findings() == set()
+
+
 def test_part_of_it_is_compared_alone(tree):
     tree.make()
     (tree.source / "cur/1.a:2,S").write_bytes(b"a massage\n")
@@ -294,6 +304,16 @@ def test_folder_that_was_renamed_meanwhile_has_moved_on_with_all_that_is_in_it(t
     (tree.source / "cur").rename(tree.source / "old")
     answer = tree.compare()
     assert (answer["findings"], answer["moved_on"]) == ([], 6)
+
+
+def test_old_file_that_was_renamed_over_another_has_moved_on(tree):
+    beside = tree.source / "cur/unpacked"
+    beside.write_bytes(b"an old version\n")
+    os.utime(beside, ns=(0, 0))
+    os.utime(tree.source / "cur", ns=(LONG_AGO, LONG_AGO))
+    tree.make()
+    beside.rename(tree.source / FILE)
+    assert (tree.findings(), tree.compare()["moved_on"]) == (set(), 2)
 
 
 def test_too_much_that_moved_on_is_a_finding(tree):
