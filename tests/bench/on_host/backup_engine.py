@@ -23,6 +23,7 @@ def prepare(folder, data):
     dumped = {name: server.dump(name, str(folder / "dumps")) for name in server.names([NAMES])}
     done = time.monotonic()
     sources, cache = [data, str(folder / "dumps")], f"{folder}.cache"
+    before = time.process_time()
     header = manifest.make(str(folder), "bench", sources, cache=cache, more={"databases": dumped})
     counts = {key: header[key] for key in ("hashed", "reused", "sampled")}
     files = sum(source["files"] for source in header["sources"].values())
@@ -30,6 +31,7 @@ def prepare(folder, data):
     return {
         "dumps (s)": round(done - began, 1),
         "manifest (s)": header["seconds"],
+        "manifest (s of processor)": round(time.process_time() - before, 1),
         "manifest (MB)": round(size / 1e6, 1),
         "files": files,
         **counts,
