@@ -356,8 +356,11 @@ def main(arguments: Sequence[str]) -> int:
     clients = config["clients"]
     verb, *words = arguments or [""]
     if verb == "prepare":
+        state = remembered()
         for client in clients:
             Repository(client).prepare()
+            state.setdefault(client, {"code": "empty", "at": datetime.now(timezone.utc).strftime(STAMP)})
+        remember(state)
         return 0
     if verb == "generation" and set(words) <= set(clients):
         return generation(words or list(clients), config["days"])
