@@ -124,3 +124,14 @@ def test_a_missing_podman_is_a_sentence(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(RefusedError, match="podman is missing on this machine"):
         bench.containers("test")
+
+
+def test_the_keys_that_roles_are_given_are_made_with_the_bench_and_stay(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench.Bench, "folder", tmp_path / "bench")
+    made = bench.from_inventory("test", "10.9.0.0/24", "fd09::/64", [HOST], ["backup/web"])
+    bench._make_keys(made)
+    pairs = [tmp_path / "bench" / name for name in ("id_ed25519", "backup/web", "backup/web.pub")]
+    before = [path.read_text() for path in pairs]
+    assert (pairs[1].parent.stat().st_mode & 0o777, pairs[1].stat().st_mode & 0o777) == (0o700, 0o600)
+    bench._make_keys(made)
+    assert [path.read_text() for path in pairs] == before

@@ -362,3 +362,19 @@ def test_the_front_knows_names_and_what_a_site_wants_otherwise():
         },
         {"name": "bourg.test", "aliases": [], "connections": connections},
     ]
+
+
+def test_a_client_has_a_repository_of_its_own_at_each_store():
+    hosts = {
+        "store": {"hosting_fqdn": "store.test"},
+        "far": {"hosting_fqdn": "far.test"},
+        "web": {"backup_passphrase": "p"},
+    }
+    repositories = [
+        {"label": "store", "path": "ssh://backup-web@store.test/srv/backups/web/live"},
+        {"label": "far", "path": "ssh://backup-web@far.test/srv/backups/web/live"},
+    ]
+    assert model.backup_repositories(["store", "far"], hosts, "web") == repositories
+    assert model.backup_clients(["web"], ["store", "far"], hosts) == [
+        {"name": "web", "passphrase": "p", "repositories": repositories}
+    ]
