@@ -19,6 +19,7 @@ from infini.hosts import load_plugins
 FACTS = {
     "web": {"distribution_release": "bookworm", "distribution_major_version": "12", "distribution_version": "12"},
     "anatole": {"distribution_release": "trixie", "distribution_major_version": "13", "distribution_version": "13"},
+    "store": {"distribution_release": "bookworm", "distribution_major_version": "12", "distribution_version": "12"},
 }
 
 
@@ -60,11 +61,12 @@ def test_cards_render(ask, host, what):
 
 
 def test_a_host_has_the_cards_of_its_own_plays(ask):
-    web, anatole = (
+    web, anatole, store = (
         {card["service"]: card["playbook"] for card in ask("service_cards", host, "checks")} for host in FACTS
     )
     assert web["front"] == "web"
     assert anatole["watch"] == "watch"
+    assert store["backup_store"] == anatole["backup_keeper"] == "backups"
     assert not {"front", "sites"} & set(anatole)
     assert {"base"} <= set(web) & set(anatole)
 
@@ -77,7 +79,7 @@ def test_a_playbook_installs_what_its_own_roles_need(ask):
 
 def test_every_site_is_looked_at_by_the_watch(ask):
     answer = ask("watch_expectations", "anatole")
-    assert {probe["host"] for probe in answer["probes"]} == {"panel", "web"}
+    assert {probe["host"] for probe in answer["probes"]} == {"panel", "store", "web"}
     sites = {probe["options"]["url"].split("/")[2] for probe in answer["probes"] if probe["kind"] == "page"}
     assert {"velo.test", "chorale.test", "jardin.test", "bourg.test"} <= sites
     assert answer["here"]["host"] == "anatole"
