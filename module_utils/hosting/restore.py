@@ -39,6 +39,7 @@ from .backup import (
     write_json,
 )
 from .databases import RESERVED_DATABASES
+from .tree_memory import TREES
 
 MARGIN = 1.05
 """Directories and the ends of files take a little more than their bytes say."""
@@ -446,10 +447,10 @@ class _Over(_Restore):
             self.journal.about("scratch", scratch)
             os.mkdir(scratch, 0o700)
             repository.extract(self.plan.archive, [path], scratch)
-            os.makedirs(aside, mode=0o700, exist_ok=True)
+            keep_written(path, scratch)
             self._make_parents(path)
             for inner in self._parts(path, scratch):
-                self._swap(inner, scratch + inner, aside + inner)
+                self._swap(inner, scratch + inner, aside)
 
     def _parts(self, path: str, scratch: str) -> list[str]:
         """Return what is swapped: the path itself, or, where something is mounted there, what is in it."""
@@ -469,10 +470,12 @@ class _Over(_Restore):
                 shutil.chown(parent, _known(entry.owner), _known(entry.group))
                 os.chmod(parent, int(entry.mode, 8))
 
-    def _swap(self, path: str, staged: str, aside: str) -> None:
-        os.makedirs(os.path.dirname(aside), mode=0o700, exist_ok=True)
+    def _swap(self, path: str, staged: str, folder: str) -> None:
+        aside = folder + path
         self.journal.about("swap", path, staged, aside)
         if os.path.lexists(path):
+            os.makedirs(folder, mode=0o700, exist_ok=True)  # nobody else looks in
+            os.makedirs(os.path.dirname(aside), exist_ok=True)
             os.rename(path, aside)
             self.replaced.append([path, aside])
         if os.path.lexists(staged):
@@ -497,6 +500,26 @@ class _Over(_Restore):
                 says = (done.stderr or done.stdout).strip()[-300:]
                 finding = manifest.finding("restored_failed", " ".join(command), 0, done.returncode, says=says)
                 self.findings.append(finding)
+
+
+def written() -> set[str]:
+    """Return the files of this host that roles write, and engines in their name: they say what this host is.
+
+    Another host that takes its place has other addresses: what stood in such a file on the old one is wrong here.
+    """
+    found: set[str] = set()
+    for memory in Path(TREES).glob("*/memory.json"):
+        found.update(json.loads(memory.read_text(encoding="utf-8"))["files"])
+    return found
+
+
+def keep_written(path: str, scratch: str) -> None:
+    """Put what roles have written below a path into what is about to take its place."""
+    for one in sorted(written()):
+        if manifest.is_inside(one, path) and os.path.isfile(one) and not os.path.islink(one):
+            os.makedirs(os.path.dirname(scratch + one), exist_ok=True)
+            shutil.copy2(one, scratch + one)
+            shutil.chown(scratch + one, os.stat(one).st_uid, os.stat(one).st_gid)
 
 
 def _known(name: str) -> Any:
@@ -542,8 +565,8 @@ def compare(settings: Settings, asked: Any) -> dict[str, Any]:
         answer: dict[str, Any] = {"archive": archive, "files": 0, "bytes": 0, "findings": []}
         if paths is None or paths:
             answer.update(manifest.compare(folder, to, paths))
-        elif header["sources"] and not part and not header.get("reference"):
-            answer["findings"].append(manifest.finding("nothing_sampled", service.service))
+            ours = set() if to else written()
+            answer["findings"] = [one for one in answer["findings"] if one["what"] not in ours]
         answer["findings"] += [*_canary(folder, header, archive), *_databases(header, request, bool(to))]
         if not to and not part:
             answer["findings"] += counted(header["counts"], count(service))
