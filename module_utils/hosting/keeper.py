@@ -158,6 +158,15 @@ def chain() -> int:
     return number
 
 
+def journal(keepings: Sequence[Keeping]) -> dict[str, list[str]]:
+    """Return by client the archives that were seen, that we did not delete, and that must be there now."""
+    found: dict[str, list[str]] = {}
+    for one in keepings:
+        known = one.journal.get("archives", {}).values()
+        found.setdefault(one.client, []).extend(each["name"] for each in known if not each["pruned"])
+    return found
+
+
 def run(keepings: Sequence[Keeping], config: Mapping[str, Any]) -> int:
     """Keep every repository; one that fails stops no other."""
     number = chain()
@@ -208,7 +217,7 @@ def become(user: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be the command: run, check, verify, drilled < JSON, accept CLIENT."""
+    """Be the command: run, check, journal, verify, drilled < JSON, accept CLIENT."""
     become(USER)
     os.umask(0o077)
     config = json.loads(CONFIG.read_text(encoding="utf-8"))
@@ -243,6 +252,9 @@ def obey(arguments: Sequence[str], config: Mapping[str, Any], keepings: Sequence
             found = findings(keepings, chain())
             sys.stdout.write((", ".join(found) or "ok") + "\n")
             return int(bool(found))
+        if verb == "journal":
+            say(journal(keepings))
+            return 0
         if verb == "verify":
             number = chain()
             say({"lines": len(drills()), "broken": number})
