@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import typer
@@ -29,8 +30,9 @@ def backup(inventory: InventoryOption = "staging", limit: LimitOption = "all", a
 
     the_inventory = Inventory(inventory)
     hosts = clients(the_inventory, limit)
-    with locked(the_inventory, ",".join(hosts)):
-        done = {host: ask(the_inventory.connection(host), "run") for host in hosts}
+    connections = [the_inventory.connection(host) for host in hosts]
+    with locked(the_inventory, ",".join(hosts)), ThreadPoolExecutor(len(hosts)) as pool:
+        done = dict(zip(hosts, pool.map(lambda to: ask(to, "run"), connections), strict=True))
     ok = True
     for host, answer in done.items():
         for service, state in answer["services"].items():

@@ -24,14 +24,13 @@ def ask(to: Connection, *words: str, program: str = CLIENT, request: Any = None)
     What it refuses is a RefusedError, and nothing was touched; what went wrong on the way a FailedError.
     """
     done = run(to, [program, *words], "" if request is None else json.dumps(request))
-    lines = done.stdout.strip().splitlines()
     try:
-        answer = json.loads(lines[-1]) if lines else {}
+        answer = json.loads(done.stdout or "{}")
     except ValueError:
-        answer = {}
-    if done.returncode in (0, 1) and lines:
+        answer = None
+    if done.returncode in (0, 1) and answer is not None:
         return answer
-    told = sentence(answer, (done.stderr.strip() or done.stdout.strip()).splitlines())
+    told = sentence(answer or {}, (done.stderr.strip() or done.stdout.strip()).splitlines())
     kind = RefusedError if done.returncode == 2 else FailedError
     raise kind(f"{to.host}: {told}")
 

@@ -107,6 +107,7 @@ def _machines(real: Inventory, inventory: str, machines: str, *, keep: bool) -> 
     """Give the inventory of the throwaway machines and what makes them; destroy them at the end, whatever happened."""
     if real.get(real.hosts()[0], "bench_name"):
         with _environment(INFINI_BENCH="drill", INFINI_DRILL_OF=staging.name()):
+            staging.down()  # what a killed drill has left is closed, and full of what it restored
             try:
                 yield inventory, lambda: staging.create(MACHINES)
             finally:
@@ -204,7 +205,8 @@ def _write_down(done: Drill, the_keeper: Connection | None) -> None:
         line = {
             "time": done.began.strftime("%Y-%m-%dT%H:%M:%S"),
             "ok": done.ok,
-            "hosts": {host: [piece.archive for piece in done.pieces if piece.host == host] for host in done.hosts},
+            "clients": done.hosts,
+            "archives": [f"{piece.host}::{piece.archive}" for piece in done.pieces],
             "findings": len(done.findings),
             "recovery_time_s": round(done.recovery_time),
             "recovery_point_s": round(done.recovery_point),
