@@ -1,5 +1,6 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
+import json
 import os
 import shutil
 from pathlib import Path
@@ -190,6 +191,22 @@ def test_over_the_living_what_stood_there_is_moved_aside(host):
     names, steps = host.left()
     assert [name.startswith("replaced-") for name in names] == [True]
     assert steps == []
+
+
+def test_what_roles_write_on_this_host_is_not_laid_over(host, monkeypatch):
+    monkeypatch.setattr(Server, "look", lambda _self, _name: {"tables": {}, "objects": {}}, raising=False)
+    ours = host.data / "velo/www/index.php"
+    trees = host.root / "trees"
+    (trees / "sites").mkdir(parents=True)
+    (trees / "sites/memory.json").write_text(json.dumps({"files": {str(ours): {}, "/elsewhere": {}}}))
+    monkeypatch.setattr(restore, "TREES", str(trees))
+    ours.write_text("this host's own")
+    ours.chmod(0o640)
+    host.restore(over=True)
+    assert ours.read_text() == "this host's own"
+    assert ours.stat().st_mode & 0o777 == 0o640
+    assert host.text("jardin/www/index.php") == "jardin/www/index.php as it was"
+    assert compared(host) == []
 
 
 def test_what_is_gone_comes_back_with_the_folders_above_it(host):
