@@ -17,6 +17,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import subprocess
 import time
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from . import dumps, manifest
 
@@ -236,8 +238,21 @@ class Repository:
         line = ["borg", "--log-json", *how, *words]
         done = subprocess.run(line, env=self.environment(), cwd=cwd, capture_output=True, text=True, check=False)
         if done.returncode > 1:
-            raise BackupError(**trouble(done.stderr), repository=self.path)
+            found = trouble(done.stderr)
+            if found["code"] == "store_unreachable":
+                found = self._why() or found
+            raise BackupError(**found, repository=self.path)
         return done.stdout
+
+    def _why(self) -> dict[str, Any]:
+        """Ask SSH itself why a store does not answer: borg may not have waited for its last words."""
+        at = urlsplit(self.path)
+        if at.scheme != "ssh" or not at.hostname:
+            return {}
+        port = ["-p", str(at.port)] if at.port else []
+        line = [*shlex.split(self.settings.ssh_command), *port, "-n", f"{at.username or 'root'}@{at.hostname}", "true"]
+        said = subprocess.run(line, capture_output=True, text=True, check=False).stderr
+        return next(({"code": code} for sign, code in SAID if sign in said), {})
 
     def archives(self, service: str | None = None) -> list[dict[str, str]]:
         """Return the archives, the oldest first; those that were interrupted are none."""

@@ -555,7 +555,6 @@ def compare(settings: Settings, asked: Any) -> dict[str, Any]:
     repository = Repository(settings, request.get("repository") or settings.repositories[0])
     archives = repository.archives(service.service)
     archive = choose(archives, request)
-    earlier = [one["archive"] for one in archives if one["archive"] < archive][-1:]
     with unpacked(repository, service.service, archive) as folder:
         header = manifest.read_header(folder)
         if header is None:
@@ -570,7 +569,8 @@ def compare(settings: Settings, asked: Any) -> dict[str, Any]:
         answer["findings"] += [*_canary(folder, header, archive), *_databases(header, request, bool(to))]
         if not to and not part:
             answer["findings"] += counted(header["counts"], count(service))
-        for name in earlier:
+        earlier = [one["archive"] for one in archives if one["archive"] < archive][-1:]
+        for name in [] if part else earlier:
             with unpacked(repository, service.service, name) as other:
                 before = manifest.read_header(other)
             answer["findings"] += manifest.size_moved(before, header) if before else []

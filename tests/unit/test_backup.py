@@ -83,6 +83,29 @@ def test_archives_are_those_of_their_service_and_no_interrupted_ones(monkeypatch
     assert [one["archive"] for one in found] == ["web-2026-11-01T04:00:00", "web-2026-11-02T04:00:00"]
 
 
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("backup-web@store: Permission denied (publickey).", "store_refused"),
+        ("Host key verification failed.", "store_key_changed"),
+        ("ssh: connect to host store port 2222: No route to host", "store_unreachable"),
+    ],
+)
+def test_ssh_is_asked_why_a_store_does_not_answer(monkeypatch, said, code):
+    lines = []
+
+    def run(line, **_how):
+        lines.append(line)
+        stderr = said if line[0] == "ssh" else LOG % ("closed", "ERROR", "ConnectionClosedWithHint")
+        return type("Done", (), {"returncode": 2, "stdout": "", "stderr": stderr})
+
+    monkeypatch.setattr(backup.subprocess, "run", run)
+    with pytest.raises(BackupError) as problem:
+        Repository(settings_of(), "ssh://backup-web@store:2222/live").borg("list")
+    assert problem.value.code == code
+    assert lines[1] == ["ssh", "-p", "2222", "-n", "backup-web@store", "true"]
+
+
 @pytest.mark.parametrize("bypass", [False, True])
 def test_what_is_only_read_takes_no_lock_and_leaves_the_own_memory_alone(monkeypatch, bypass):
     seen = []
