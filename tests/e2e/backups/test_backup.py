@@ -75,7 +75,9 @@ class Client:
         while self.host.run(sign).rc and time.monotonic() < end:
             time.sleep(0.1)
         self.run(f"systemctl kill --signal=KILL {unit}")
-        return self.host.run(f"systemctl show -P Result {unit}").stdout.strip() == "signal"
+        result = self.run(f"systemctl show -P Result {unit}")
+        self.host.run(f"systemctl reset-failed {unit}")
+        return result == "signal"
 
 
 @pytest.fixture(scope="module")
@@ -223,11 +225,11 @@ def test_keys_of_signed_zones_come_back(client):
 @contextlib.contextmanager
 def changed(client, path, script):
     """Change a file of the host, and put it back."""
-    client.run(f"cp -a {path} /root/kept && {script}")
+    client.run(f"cp -a {path} /run/kept && {script}")
     try:
         yield
     finally:
-        client.run(f"mv /root/kept {path}")
+        client.run(f"mv /run/kept {path}")
 
 
 def goes_on(client):
