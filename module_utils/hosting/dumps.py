@@ -40,6 +40,7 @@ _DUMP = (
 )
 # --binary-mode: what a member wrote into a database is never taken for a command of the client.
 _LOAD = ("mariadb", "--binary-mode", "--default-character-set=utf8mb4", f"--max-allowed-packet={LARGEST}")
+_CREATE = re.compile(r"^CREATE (USER|ROLE)")
 _COMPLETE = b"-- Dump completed"
 _OBJECTS = {
     "views": "TABLES WHERE TABLE_TYPE = 'VIEW' AND TABLE_SCHEMA = {name}",
@@ -219,18 +220,17 @@ class Server:
         return len(users)
 
     def load_users(self, path: str) -> list[str]:
-        """Make the users of such a file; those who exist stay as they are. Return who was made."""
+        """Make the users and roles of such a file as they were, also those who exist; return who they are."""
         with open(path, encoding="utf-8") as file:
             users = json.load(file)
         with self._session() as session:
-            there = {account for account, _role in _accounts(session)}
             try:
-                for account, statements in users:
-                    for statement in () if account in there else statements:
-                        session.ask(statement)
+                for _account, statements in users:
+                    for statement in statements:
+                        session.ask(_CREATE.sub(r"CREATE OR REPLACE \1", statement, count=1))
             except _SqlError as error:
                 raise DumpError("load_failed", str(error)) from None
-        return [account for account, _statements in users if account not in there]
+        return [account for account, _statements in users]
 
     def look(self, name: str) -> dict[str, Any] | None:
         """Return the tables and objects of a database as it is now; nothing where there is no such database."""

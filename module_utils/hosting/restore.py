@@ -46,8 +46,6 @@ MARGIN = 1.05
 TABLES = 1.5
 """How much larger than its dump a database may become, with its indexes."""
 MARIADB = "/var/lib/mysql"
-OWN_USERS = ("root", "mysql", "mariadb.sys", "debian-sys-maint", "PUBLIC")
-_USER = re.compile(r"^(?:CREATE USER IF NOT EXISTS|GRANT .*? TO) `((?:[^`]|``)*)`@`")
 _WORDS: dict[str, Any] = {
     "service": str,
     "archive": str,
@@ -382,7 +380,7 @@ class _Restore:
             about = self.plan.header["databases"][name]
             self.one_database(server, f"{self.scratch}{inside}/{about['file']}", about, other)
         if self.plan.users:
-            load_users(f"{self.scratch}{inside}/{USERS}")
+            server.load_users(f"{self.scratch}{inside}/{USERS}")
 
     def one_database(self, server: dumps.Server, path: str, about: Mapping[str, Any], name: str) -> None:
         """Load one database."""
@@ -525,24 +523,6 @@ def keep_written(path: str, scratch: str) -> None:
 def _known(name: str) -> Any:
     """Return a name as chown takes it: a number stays one."""
     return int(name) if name.isdigit() else name
-
-
-def users_sql(text: str) -> str:
-    """Return what makes the users of a dump as they were, without the server's own."""
-    kept = []
-    for line in text.splitlines():
-        user = _USER.match(line)
-        if user and user[1].replace("``", "`") not in OWN_USERS:
-            kept.append(line.replace("CREATE USER IF NOT EXISTS", "CREATE OR REPLACE USER", 1))
-    return "".join(f"{line}\n" for line in kept)
-
-
-def load_users(path: str) -> None:
-    """Bring users back with their passwords and rights."""
-    sql = users_sql(Path(path).read_text(encoding="utf-8"))
-    done = subprocess.run(["mariadb", "--binary-mode"], input=sql, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BackupError("users_failed", says=done.stderr.strip()[-300:])
 
 
 # --- comparing ------------------------------------------------------------------------------------------------------

@@ -143,7 +143,10 @@ def test_what_makes_a_service_whole_has_every_key_and_nothing_to_keep_is_nothing
     card = {"service": "lists", "whole": {"paths": "{{ folders }}", "databases": ["*"]}}
     whole = cards.render_whole(card, render_with({"folders": ["/var/lib/lists"]}))
     assert whole == {
-        "service": "lists", "label": "lists", "paths": ["/var/lib/lists"], "databases": ["*"],
+        "service": "lists",
+        "label": "lists",
+        "paths": ["/var/lib/lists"],
+        "databases": ["*"],
         **{key: [] for key in ("reference", "before", "after", "restored", "counts")},
     }
     for nothing in ({}, {"whole": {}}, {"whole": {"paths": [], "before": [["true"]]}}):
