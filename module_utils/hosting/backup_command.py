@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from . import restore
 from .backup import (
@@ -76,6 +77,12 @@ def _compare(settings: Settings, _words: Sequence[str]) -> Answer:
     return answer, int(bool(answer["findings"]))
 
 
+def _borg(settings: Settings, words: Sequence[str]) -> NoReturn:
+    """Become borg itself, with the key and the passphrase of this host's repository, which it calls `::`."""
+    repository = Repository(settings, settings.repositories[0])
+    os.execvpe("borg", ["borg", *words], {**repository.environment(), "BORG_REPO": repository.path})
+
+
 def _check(settings: Settings, _words: Sequence[str]) -> Answer:
     since = (CONFIG.parent / "passphrase").stat().st_mtime
     found = findings(settings, read_json(state_file()), since, time.time())
@@ -89,6 +96,7 @@ def _size(_settings: Settings, _words: Sequence[str]) -> Answer:
 
 COMMANDS: dict[str, Callable[[Settings, Sequence[str]], Answer]] = {
     "archives": _archives,
+    "borg": _borg,
     "check": _check,
     "compare": _compare,
     "finish": _finish,

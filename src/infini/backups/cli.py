@@ -154,7 +154,10 @@ def paper_key(inventory: InventoryOption = "staging", limit: LimitOption = "all"
     from infini.hosts import Inventory
 
     the_inventory = Inventory(inventory)
-    keys = {host: ask(the_inventory.connection(host), "key") for host in clients(the_inventory, limit)}
+    keys = {
+        host: {**ask(the_inventory.connection(host), "key"), "passphrase": the_inventory.get(host, "backup_passphrase")}
+        for host in clients(the_inventory, limit)
+    }
     if not as_json:
         for host, key in keys.items():
             typer.echo(f"=== {host}\n{key['repository']}\npassphrase: {key['passphrase']}\n\n{key['paper']}")

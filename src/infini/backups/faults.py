@@ -81,7 +81,7 @@ def _prepare(to: Connection, piece: Piece) -> None:
         to,
         f"""
         mkdir -p {CLEAN}/{piece.service}; cd {CLEAN}/{piece.service}
-        test -e .whole || {{ {CLIENT} borg extract ::{piece.archive} && touch .whole; }}
+        test -e .whole || {{ {CLIENT} borg --bypass-lock extract ::{piece.archive} && touch .whole; }}
         rm -rf {TREE} {REPOSITORY} {OTHER}; cp -a {CLEAN}/{piece.service} {TREE}; rm {TREE}/.whole
         {CLIENT} borg init --encryption repokey-blake2 {REPOSITORY}
         """,

@@ -135,7 +135,8 @@ def test_the_read_door_reads_every_client_and_writes_nothing(world):
 def test_not_even_a_shell_as_the_client_changes_a_generation(world):
     """A hole in Borg's server would give a shell as the client's user: it may spoil the repository, not its copies."""
     before = world.generations()[-1]
-    spoil = "cd /srv/backups; find /srv/backups/victim -type f -exec sh -c 'echo spoilt >{}' ';'; rm -rf /srv/backups/victim/*"
+    there = "/srv/backups/victim"
+    spoil = f"cd /srv/backups; find {there} -type f -exec sh -c 'echo spoilt >{{}}' ';'; rm -rf {there}/*"
     done = world.store.run(f"runuser -u backup-victim -- sh -c {spoil!r}", check=False)
     assert "Permission denied" in done.stderr
     assert "initial working directory" not in done.stderr
