@@ -135,8 +135,7 @@ def test_the_read_door_reads_every_client_and_writes_nothing(world):
 def test_not_even_a_shell_as_the_client_changes_a_generation(world):
     """A hole in Borg's server would give a shell as the client's user: it may spoil the repository, not its copies."""
     before = world.generations()[-1]
-    there = "/srv/backups/victim"
-    spoil = f"cd /srv/backups; find {there} -type f -exec sh -c 'echo spoilt >{{}}' ';'; rm -rf {there}/*"
+    spoil = "cd /srv/backups; find victim -type f -exec sh -c 'echo spoilt >{}' ';'; rm -rf victim/*"
     done = world.store.run(f"runuser -u backup-victim -- sh -c {spoil!r}", check=False)
     assert "Permission denied" in done.stderr
     assert "initial working directory" not in done.stderr
