@@ -32,6 +32,10 @@ options:
         result.
     type: bool
     default: false
+  each:
+    description: Whether the counts of each member are given, too.
+    type: bool
+    default: false
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
@@ -47,7 +51,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 counts: {description: How many things of each kind there are., type: dict, returned: always}
-data: {description: Everything., type: dict, returned: without O(dest)}
+data: {description: Everything., type: dict, returned: without O(dest) and O(each)}
+holds: {description: Counts by login., type: dict, returned: with O(each)}
 """
 
 import json
@@ -87,6 +92,7 @@ def main():
             "member": {"type": "str", "default": ""},
             "anonymise": {"type": "bool", "default": False},
             "secrets": {"type": "bool", "default": False, "no_log": False},
+            "each": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -107,6 +113,10 @@ def main():
     if options["dest"]:
         text = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
         result["changed"] = write(module, Path(options["dest"]), text)
+    elif options["each"]:
+        result["holds"] = {
+            row["login"]: thinking.counts(thinking.export(panel, row["login"])) for row in panel.rows("members")
+        }
     else:
         result["data"] = data
     module.exit_json(**result)

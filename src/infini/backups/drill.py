@@ -18,19 +18,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infini import STATE, bench, staging
+from infini import ROOT, STATE, bench, staging
 from infini.backups import faults, report
 from infini.backups.door import KEEPER, ask, keeper, run
 from infini.backups.recovery import Recovery, bring_back, clients, compared, look, moment_of, settle
 from infini.backups.restore import Piece
 from infini.errors import FailedError, RefusedError
 from infini.hosts import Connection, Inventory
+from infini.runner import play
 
 GROUP = "drills"
 """Outside a bench only machines of this group are drilled on: never one that somebody works with."""
 STORES = "backup_stores"
 MACHINES = f"all:!{STORES}"
 DRILLS = STATE / "drills"
+COUNTS = ROOT / "playbooks/panel_counts.yml"
 
 # Nothing leaves a machine of a drill but answers, words among themselves, and SSH to the stores.
 CLOSED = """
@@ -95,10 +97,14 @@ def drill(inventory: str, *, machines: str = "", limit: str = "all", seeded: boo
         settle(done, "services", MACHINES)
         look(done)
         done.findings += faults.vanished(done.archives, journal)
+        held = _held(done, throwaway)
         if seeded:
             with done.stage("faults"):
                 done.faults = faults.seed(done, throwaway, journal)
     _write_down(done, the_keeper)
+    if done.ok:
+        for host, members in held.items():
+            ask(real.connection(host), "verified", request=members)
     return done
 
 
@@ -194,6 +200,19 @@ def _look_at_an_older(done: Drill, inventory: Inventory) -> None:
     answer = ask(to, "restore", request=piece.request(over=False))
     done.older.append(piece)
     done.findings += compared(to, piece, answer)
+
+
+def _held(done: Drill, inventory: Inventory) -> dict[str, dict[str, Any]]:
+    """Return by panel what came back of each member, for the record without which `infini purge` deletes nobody."""
+    counted = play(COUNTS, str(inventory.path), arguments=["--limit", ",".join(done.hosts)])
+    taken = {piece.host: moment_of(piece.archive).timestamp() for piece in reversed(done.pieces)}
+    return {
+        one["host"]: {
+            login: {"taken": taken[one["host"]], "holds": counts} for login, counts in one["result"]["holds"].items()
+        }
+        for one in counted.results
+        if "holds" in one["result"]
+    }
 
 
 def _write_down(done: Drill, the_keeper: Connection | None) -> None:
