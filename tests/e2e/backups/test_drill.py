@@ -48,3 +48,11 @@ def test_the_keeper_has_the_drill_in_its_chained_log(drilled, inventory, host):
     assert set(line["hosts"]) == {"web", "panel"}
     assert line["recovery_time_s"] == round(drilled[1]["recovery_time_s"])
     keeper.run_expect([0], "infini-backup-keeper check")
+
+
+@pytest.mark.usefixtures("drilled")
+def test_what_came_back_of_each_member_is_known_to_purge(inventory, host):
+    panel = host(inventory.hosts("panels")[0])
+    known = json.loads(panel.check_output("cat /var/lib/infini/backups/verified.json"))
+    assert known["ecole"]["holds"]["members"] == 1
+    assert known["ecole"]["holds"]["mailboxes"] == 2
