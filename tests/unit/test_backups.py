@@ -135,13 +135,14 @@ def tree(tmp_path):
     """Give an extracted archive with a file, a manifest and a dump."""
     own = tmp_path / "var/lib/infini-backup/accounts"
     (own / "dumps").mkdir(parents=True)
-    (own / "manifest.json").write_text(json.dumps({"canary": {"day": "2026-11-22"}}))
+    (own / "manifest.json").write_text(json.dumps({"canary": {"made": 1795000000}}))
+    (own / "canary").write_text("{}")
     (own / "manifest.jsonl").write_text(
-        json.dumps(["/srv/members/a", "f", 0o644, "velo", "velo", 9, 1, "x", ""]) + "\n"
+        json.dumps(["/srv/members/a", "file", 0o644, "velo", "velo", 9, 1, "x", ""]) + "\n"
     )
     (own / "dumps/velo.sql").write_text(
         "-- head\n--\n-- Table structure for table `a`\n--\n\nCREATE TABLE `a` (i int);\nINSERT INTO `a` VALUES (1);\n"
-        "\n--\n-- Table structure for table `b`\n--\n\nCREATE TABLE `b` (i int);\nINSERT INTO `b` VALUES (2);\n"
+        "\n--\n-- Table structure for table `b`\n--\n\nCREATE TABLE `b` (i int);\nINSERT INTO `b` VALUES\n(2),\n(3);\n"
     )
     (tmp_path / "srv/members").mkdir(parents=True)
     (tmp_path / "srv/members/a").write_bytes(b"some bytes")
@@ -161,6 +162,14 @@ def test_each_fault_that_can_be_seeded_spoils_something(tree, fault):
     before = state()
     subprocess.run([sys.executable, "-", fault, str(tree), "accounts"], input=faults.SPOIL.read_bytes(), check=True)
     assert state() != before
+
+
+def test_an_empty_dump_is_still_a_dump(tree):
+    spoil.FAULTS["empty_dump"](tree, tree / "var/lib/infini-backup/accounts")
+    left = (tree / "var/lib/infini-backup/accounts/dumps/velo.sql").read_text()
+    assert "INSERT" not in left
+    assert "(3);" not in left
+    assert left.count("CREATE TABLE") == 2
 
 
 def test_a_table_that_is_lost_leaves_the_others(tree):

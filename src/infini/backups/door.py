@@ -46,6 +46,11 @@ def run(to: Connection, command: list[str], text: str = "") -> subprocess.Comple
     return done
 
 
+def what_came(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the words by which `compare` finds what `restore` brought back beside: all of it, and nothing else."""
+    return {key: answer[key] for key in ("to", "paths", "databases")}
+
+
 def keeper(inventory: Inventory) -> Connection | None:
     """Return the host that keeps the drills' log, where there is one."""
     found = inventory.hosts(KEEPERS)

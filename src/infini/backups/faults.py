@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infini.backups.door import CLIENT, ask, run
+from infini.backups.door import CLIENT, ask, run, what_came
 from infini.backups.restore import Piece
 from infini.errors import FailedError, InfiniError
 from infini.hosts import Connection, Inventory
@@ -31,18 +31,15 @@ def seed(done: Drill, inventory: Inventory, journal: Mapping[str, Any]) -> list[
     """Seed every known fault on the first machine that has both members' files and databases; say which are caught."""
     files, databases = _subjects(done, inventory)
     to = inventory.connection(files.host)
-    found = [_outcome("none", not _caught_in(to, files, _nothing), "nothing was spoilt, and a fault was found")]
-    found += [_outcome(fault, _caught_in(to, files, _spoiler(fault))) for fault in FILES]
-    found += [_outcome(fault, _caught_in(to, databases, _spoiler(fault))) for fault in DATABASES]
-    found += [_outcome("truncated_archive", _caught_in(to, files, _nothing, _truncate))]
-    found += [_outcome("wrong_key", _caught_in(to, files, _nothing, _another_key))]
+    if noticed := _noticed(to, files, _nothing):
+        raise FailedError(f"{to.host}: nothing was spoilt, and the drill found {', '.join(noticed)}")
+    by = {fault: _noticed(to, files, _spoiler(fault)) for fault in FILES}
+    by |= {fault: _noticed(to, databases, _spoiler(fault)) for fault in DATABASES}
+    by["truncated_archive"] = _noticed(to, files, _nothing, _truncate)
+    by["wrong_key"] = _noticed(to, files, _nothing, _another_key)
     lost = {host: [one for one in there if one["archive"] != files.archive] for host, there in done.archives.items()}
-    found += [_outcome("pruned_by_an_attacker", bool(vanished(lost, journal)))]
-    return found
-
-
-def _outcome(fault: str, caught: bool, otherwise: str = "") -> dict[str, Any]:
-    return {"fault": fault, "caught": caught, **({"says": otherwise} if otherwise and not caught else {})}
+    by["pruned_by_an_attacker"] = [one["code"] for one in vanished(lost, journal)]
+    return [{"fault": fault, "caught": bool(codes), "by": codes} for fault, codes in by.items()]
 
 
 def _subjects(done: Drill, inventory: Inventory) -> tuple[Piece, Piece]:
@@ -60,19 +57,21 @@ def _subjects(done: Drill, inventory: Inventory) -> tuple[Piece, Piece]:
 Work = Callable[[Connection, Piece], None]
 
 
-def _caught_in(to: Connection, piece: Piece, spoil: Work, damage: Work | None = None) -> bool:
-    """Make a spoilt copy of an archive, restore it beside, compare; tell whether anything was noticed."""
+def _noticed(to: Connection, piece: Piece, spoil: Work, damage: Work | None = None) -> list[str]:
+    """Make a spoilt copy of an archive, restore it beside, compare; return the codes of what was noticed."""
     _prepare(to, piece)
     spoil(to, piece)
     _shell(to, f"cd {TREE} && {CLIENT} borg create {REPOSITORY}::{piece.archive} .")
     (damage or _nothing)(to, piece)
-    request = {**piece.request(over=False), "repository": OTHER if damage is _another_key else REPOSITORY}
+    request = {"service": piece.service, "repository": OTHER if damage is _another_key else REPOSITORY}
     try:
         answer = ask(to, "restore", request=request)
-        compared = ask(to, "compare", request={**request, "to": answer["to"], "databases": answer["databases"]})
-    except InfiniError:
-        return True  # it could not even be read: said, not overlooked
-    return bool(compared["findings"])
+        compared = ask(to, "compare", request={**request, **what_came(answer)})
+    except InfiniError as error:
+        return [str(error)]  # it could not even be read: said, not overlooked
+    finally:
+        _shell(to, f"rm -rf {TREE} {REPOSITORY} {OTHER}")
+    return sorted({finding["code"] for finding in compared["findings"]})
 
 
 def _prepare(to: Connection, piece: Piece) -> None:
@@ -82,7 +81,7 @@ def _prepare(to: Connection, piece: Piece) -> None:
         f"""
         mkdir -p {CLEAN}/{piece.service}; cd {CLEAN}/{piece.service}
         test -e .whole || {{ {CLIENT} borg --bypass-lock extract ::{piece.archive} && touch .whole; }}
-        rm -rf {TREE} {REPOSITORY} {OTHER}; cp -a {CLEAN}/{piece.service} {TREE}; rm {TREE}/.whole
+        cp -a {CLEAN}/{piece.service} {TREE}; rm {TREE}/.whole
         {CLIENT} borg init --encryption repokey-blake2 {REPOSITORY}
         """,
     )

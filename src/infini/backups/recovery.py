@@ -18,7 +18,7 @@ from typing import Any
 
 from infini import staging
 from infini.apply import apply
-from infini.backups.door import CLIENTS, ask, run
+from infini.backups.door import CLIENTS, ask, run, what_came
 from infini.backups.restore import Piece, Thing, plan
 from infini.errors import FailedError, RefusedError
 from infini.hosts import Connection, Inventory
@@ -173,7 +173,7 @@ def compared(to: Connection, piece: Piece, restored: Mapping[str, Any] | None = 
 
     `restored` is what `restore` answered where it was brought back beside; without it the living is compared.
     """
-    where = {key: restored[key] for key in ("to", "databases")} if restored else {}
+    where = what_came(restored) if restored else {}
     answer = ask(to, "compare", request={"service": piece.service, "archive": piece.archive, **where})
     return [{"host": piece.host, "service": piece.service, **finding} for finding in answer["findings"]]
 

@@ -9,6 +9,7 @@ TREE is an extracted archive; what is the service's own of it (manifest, dumps) 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -77,19 +78,25 @@ def empty_folder(tree: Path, _own: Path) -> None:
 
 def stale_canary(_tree: Path, own: Path) -> None:
     """Put the canary back to a day long ago: a backup that copies the same old tree again and again."""
-    manifest = own / "manifest.json"
-    told = json.loads(manifest.read_text())
-    told["canary"]["day"] = "2020-01-01"
-    manifest.write_text(json.dumps(told))
+    header, canary = own / "manifest.json", own / "canary"
+    told = json.loads(header.read_text())
+    told["canary"]["made"] = 1577836800
+    header.write_text(json.dumps(told))
+    canary.write_text(json.dumps(told["canary"]))
 
 
 def lying_manifest(_tree: Path, own: Path) -> None:
-    """Let the list of files name one that was never there."""
-    files = own / "manifest.jsonl"
+    """Let the list of files name one that was never there, and its own sum agree."""
+    header, files = own / "manifest.json", own / "manifest.jsonl"
     lines = files.read_text().splitlines(keepends=True)
-    row = json.loads(next(line for line in reversed(lines) if json.loads(line)[1] == "f"))
+    last = max(number for number, line in enumerate(lines) if json.loads(line)[1] == "file")
+    row = json.loads(lines[last])
     row[0] += ".never-there"
-    files.write_text("".join(sorted([*lines, json.dumps(row, ensure_ascii=False) + "\n"])))
+    lines.insert(last + 1, json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+    files.write_text("".join(lines))
+    told = json.loads(header.read_text())
+    told["entries"] = {"lines": len(lines), "sha256": hashlib.sha256(files.read_bytes()).hexdigest()}
+    header.write_text(json.dumps(told))
 
 
 def missing_database(_tree: Path, own: Path) -> None:
@@ -111,8 +118,7 @@ def missing_table(_tree: Path, own: Path) -> None:
 def empty_dump(_tree: Path, own: Path) -> None:
     """Keep the tables of a dump and lose their rows: valid SQL that restores nothing."""
     dump = largest_dump(own)
-    lines = dump.read_bytes().splitlines(keepends=True)
-    dump.write_bytes(b"".join(line for line in lines if not line.startswith(b"INSERT INTO")))
+    dump.write_bytes(re.sub(rb"(?ms)^INSERT INTO .*?\);\n", b"", dump.read_bytes()))
 
 
 FAULTS: dict[str, Callable[[Path, Path], None]] = {

@@ -8,7 +8,6 @@ import pytest
 from commands import infini
 
 from infini import bench
-from infini.backups import faults
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +29,24 @@ def test_everything_comes_back_as_it_was_and_serves(drilled):
     assert drill["checks"] > 100
 
 
-def test_every_fault_that_is_made_on_purpose_is_caught(drilled):
-    found = {fault["fault"]: fault["caught"] for fault in drilled[1]["faults"]}
-    assert found == dict.fromkeys(found, True)
-    assert set(found) >= {*faults.FILES, *faults.DATABASES, "truncated_archive", "wrong_key", "pruned_by_an_attacker"}
+SEEN_AS = {
+    "flipped_bit": "content",
+    "lost_owner": "owner",
+    "another_acl": "acl",
+    "empty_folder": "missing",
+    "stale_canary": "canary_stale",
+    "lying_manifest": "missing",
+    "missing_table": "table_missing",
+    "empty_dump": "table_rows",
+    "pruned_by_an_attacker": "archive_vanished",
+}
+
+
+def test_every_fault_that_is_made_on_purpose_is_caught_for_what_it_is(drilled):
+    found = {fault["fault"]: fault["by"] for fault in drilled[1]["faults"]}
+    assert set(found) == {*SEEN_AS, "missing_database", "truncated_archive", "wrong_key"}
+    assert {fault: codes for fault, codes in found.items() if not codes} == {}
+    assert {fault: codes for fault, codes in found.items() if SEEN_AS.get(fault, codes[0]) not in codes} == {}
 
 
 @pytest.mark.usefixtures("drilled")
