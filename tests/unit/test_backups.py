@@ -3,14 +3,17 @@
 """What `infini restore` and `infini drill` decide before they ask any host."""
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 
 import pytest
 
+from hosting import backup
+from infini import ROOT
 from infini.backups import faults, recovery, report, spoil
-from infini.backups.door import sentence
+from infini.backups.door import SENTENCES, sentence
 from infini.backups.drill import Drill
 from infini.backups.restore import Piece, Thing, moment, plan
 from infini.errors import RefusedError
@@ -128,6 +131,19 @@ def test_a_finding_of_a_newer_host_is_shown_as_it_is():
 def test_a_refusal_without_a_sentence_is_shown_as_it_is():
     assert sentence({"code": "odd", "what": "x"}, []) == "odd: x"
     assert sentence({}, ["last words"]) == "last words"
+
+
+def test_every_code_of_the_program_on_a_host_has_a_sentence():
+    text = "".join((ROOT / f"module_utils/hosting/{name}.py").read_text() for name in ("backup", "restore"))
+    codes = {*re.findall(r'(?:refused|BackupError)\("([a-z_]+)"', text), *backup.CODES.values()}
+    assert len(codes) > 20
+    assert codes - set(SENTENCES) == set()
+
+
+def test_a_refusal_says_what_and_the_mend():
+    said = sentence({"code": "no_space", "at": "/srv", "needed": 12, "free": 3}, [])
+    assert said == "12 bytes are needed in /srv and 3 are free: make room, or name another place by --to"
+    assert sentence({"code": "path_absent", "paths": ["/a", "/b"]}, []).startswith("/a, /b: not in that archive")
 
 
 @pytest.fixture

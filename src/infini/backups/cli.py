@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def backup(inventory: InventoryOption = "staging", limit: LimitOption = "all", as_json: JsonOption = False) -> None:
     """Back the hosts up now; the timers do it every night."""
-    from infini.backups.door import ask
+    from infini.backups.door import ask, sentence
     from infini.backups.recovery import clients
     from infini.hosts import Inventory, locked
 
@@ -38,7 +38,10 @@ def backup(inventory: InventoryOption = "staging", limit: LimitOption = "all", a
         for service, state in answer["services"].items():
             ok = ok and state["ok"]
             size = f"{state.get('files', 0)} files, {_size(state.get('bytes', 0))}, {state.get('seconds', 0):.0f} s"
-            say(f"{'✓' if state['ok'] else '✗'} {host} {service}: {size if state['ok'] else state['error']}")
+            told = (
+                f"✓ {host} {service}: {size}" if state["ok"] else f"✗ {host} {service}: {sentence(state['error'], [])}"
+            )
+            say(told)
     end({"ok": ok, "hosts": done}, as_json, 0 if ok else 4)
 
 
