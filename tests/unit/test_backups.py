@@ -140,6 +140,15 @@ def test_every_code_of_the_program_on_a_host_has_a_sentence():
     assert codes - set(SENTENCES) == set()
 
 
+def test_every_finding_of_a_host_has_a_sentence():
+    text = "".join((ROOT / f"module_utils/hosting/{name}.py").read_text() for name in ("manifest", "dumps", "restore"))
+    codes = {*re.findall(r'(?:finding|_say)\("([a-z_]+)"', text)}
+    assert len(codes) > 15
+    assert codes - set(report.FINDINGS) == set()
+    lost = {"host": "web", "service": "mariadb", "code": "views_missing", "what": "velo", "wanted": 3, "found": 2}
+    assert str(report.says(lost)) == "web, mariadb: velo has 2 of its 3 views, routines, triggers or events"
+
+
 def test_a_refusal_says_what_and_the_mend():
     said = sentence({"code": "no_space", "at": "/srv", "needed": 12, "free": 3}, [])
     assert said == "12 bytes are needed in /srv and 3 are free: make room, or name another place by --to"

@@ -59,6 +59,11 @@ class Drill(Recovery):
     """Seeded faults, and whether they were caught."""
 
     @property
+    def recovery_time(self) -> float:
+        """Seconds that a disaster would take: without what only a drill does."""
+        return sum(seconds for name, seconds in self.stages.items() if name not in ("closed", "older", "faults"))
+
+    @property
     def folder(self) -> Path:
         """Where its report is kept."""
         return DRILLS / self.began.strftime("%Y-%m-%dT%H-%M-%S")

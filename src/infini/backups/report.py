@@ -43,22 +43,24 @@ FINDINGS: Mapping[str, str] = {
     "size": _("{what} has {found} bytes instead of {wanted}"),
     "content": _("{what} has the right size and another content"),
     "link": _("{what} leads to {found} instead of {wanted}"),
-    "mtime": _("{what} is of another day"),
+    "time": _("{what} is of another day: a message would look new"),
     "database_missing": _("the database {what} did not come back"),
     "table_missing": _("the table {what} did not come back"),
-    "table_extra": _("the table {what} was not there when the archive was made"),
     "table_rows": _("the table {what} has {found} rows instead of {wanted}"),
     "table_checksum": _("the table {what} has the right number of rows and another content"),
     "count": _("{what}: {found} instead of {wanted}"),
     "canary_stale": _(
         "the archive is called today's and its canary is of another day: the same old files are copied again"
     ),
+    "objects_missing": _("{what} has {found} of its {wanted} views, routines, triggers or events"),
+    "restored_failed": _("after the restore, “{what}” failed"),
+    "source_gone": _("{what} was in the archive before, and is not in this one"),
+    "manifest_torn": _("the list of files in the archive is not the one that was made: its sum differs"),
     "manifest_absent": _("the archive has no manifest: nothing proves that it is whole"),
     "nothing_sampled": _("the manifest names nothing: an empty proof proves nothing"),
     "size_moved": _("{what} went from {wanted} to {found} since the archive before: more than 15 %"),
-    "moved_too_many": _("{found} files changed while the archive was made: more than {wanted}"),
+    "moved_on": _("{found} files changed while the archive was made: more than {wanted}"),
     "archive_vanished": _("the archive {what} was in the store and is no longer, and we did not remove it"),
-    "too_old": _("the newest archive is {found} hours old, at most {wanted} were promised"),
 }
 """What a code of a host means."""
 
@@ -67,7 +69,9 @@ def says(finding: Mapping[str, Any]) -> Phrase:
     """Return a finding as a sentence; a code that has none yet is shown as it is."""
     values = {"what": "", "wanted": "", "found": "", **finding}
     where = f"{finding['host']}, {finding['service']}"
-    sentence = FINDINGS.get(finding["code"])
+    objects = ("views", "routines", "triggers", "events", "sequences")
+    code = "objects_missing" if finding["code"].removesuffix("_missing") in objects else finding["code"]
+    sentence = FINDINGS.get(code)
     if sentence is None:
         return Phrase("{where}: {code} {what}", where=where, code=finding["code"], what=values["what"])
     return Phrase("{where}: {sentence}", where=where, sentence=Phrase(sentence, **values))
