@@ -232,12 +232,12 @@ class Repository:
             "TZ": "UTC",
         }
 
-    def borg(self, *words: str, cwd: str = "/", reads: bool = True) -> str:
-        """Run borg; return what it prints, or raise what went wrong."""
+    def borg(self, *words: str, cwd: str = "/", reads: bool = True, warnings: bool = True) -> str:
+        """Run borg; return what it prints, or raise what went wrong: also its warnings, unless they are fine."""
         how = ["--bypass-lock"] if reads and self.by_the_read_door else ["--lock-wait", str(self.settings.lock_wait)]
         line = ["borg", "--log-json", *how, *words]
         done = subprocess.run(line, env=self.environment(), cwd=cwd, capture_output=True, text=True, check=False)
-        if done.returncode > 1:
+        if done.returncode > 1 or (done.returncode and not warnings):
             found = trouble(done.stderr)
             if found["code"] == "store_unreachable":
                 found = self._why() or found
@@ -267,7 +267,7 @@ class Repository:
     def extract(self, archive: str, paths: Iterable[str], to: str) -> None:
         """Bring paths of an archive back under a directory."""
         words = [path.lstrip("/") for path in paths]
-        self.borg("extract", f"{self.path}::{archive}", *words, cwd=to)
+        self.borg("extract", f"{self.path}::{archive}", *words, cwd=to, warnings=False)
 
 
 def trouble(errors: str) -> dict[str, Any]:

@@ -56,9 +56,13 @@ def _prepare(settings: Settings, words: Sequence[str]) -> Answer:
 
 
 def _finish(settings: Settings, words: Sequence[str]) -> Answer:
-    """Finish one service, or whatever a run that was killed left to do."""
-    for service in [settings.service(*words)] if words else settings.services.values():
-        finish(service)
+    """Finish one service, as borgmatic asks within a run, or whatever a run that was killed left to do."""
+    if words:
+        finish(settings.service(*words))
+        return {}, 0
+    with alone():  # another run's dumps and copies are its own: it refuses as busy
+        for service in settings.services.values():
+            finish(service)
     return {}, 0
 
 

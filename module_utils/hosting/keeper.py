@@ -159,12 +159,11 @@ def chain() -> int:
 
 
 def journal(keepings: Sequence[Keeping]) -> dict[str, list[str]]:
-    """Return by client the archives that were seen, that we did not delete, and that must be there now."""
-    found: dict[str, list[str]] = {}
-    for one in keepings:
-        known = one.journal.get("archives", {}).values()
-        found.setdefault(one.client, []).extend(each["name"] for each in known if not each["pruned"])
-    return found
+    """Return by `CLIENT@STORE` the archives that were seen, that we did not delete, and that must be there now."""
+    return {
+        one.name: [each["name"] for each in one.journal.get("archives", {}).values() if not each["pruned"]]
+        for one in keepings
+    }
 
 
 def run(keepings: Sequence[Keeping], config: Mapping[str, Any]) -> int:
@@ -182,12 +181,17 @@ def run(keepings: Sequence[Keeping], config: Mapping[str, Any]) -> int:
         one.remember(last=answer, looked=now().isoformat())
         answers[one.name] = answer
     say(answers)
-    return int(bool(findings(keepings, number)))
+    return int(bool(findings(keepings, number, config["drill_days"])))
 
 
-def findings(keepings: Sequence[Keeping], chain_broken: int) -> list[str]:
+def findings(keepings: Sequence[Keeping], chain_broken: int, drill_days: int) -> list[str]:
     """Return what is wrong, as `CLIENT@STORE CODE …`."""
     found = [f"drills chain_broken {chain_broken}"] if chain_broken else []
+    since_setup = now() - datetime.utcfromtimestamp(CONFIG.stat().st_mtime)
+    for client in sorted({one.client for one in keepings}):
+        wanted = keeping.drill_wanted(drills(), client, drill_days, now())
+        if wanted and (wanted != "never_drilled" or since_setup > timedelta(days=drill_days)):
+            found.append(f"{client} {wanted}")
     for one in keepings:
         last = one.journal.get("last", {})
         if last.get("code") == "refused":
@@ -249,7 +253,7 @@ def obey(arguments: Sequence[str], config: Mapping[str, Any], keepings: Sequence
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return run(keepings, config)
         if verb == "check":
-            found = findings(keepings, chain())
+            found = findings(keepings, chain(), config["drill_days"])
             sys.stdout.write((", ".join(found) or "ok") + "\n")
             return int(bool(found))
         if verb == "journal":

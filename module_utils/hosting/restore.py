@@ -144,6 +144,9 @@ def plan(
     kept = [path for path in paths if any(manifest.is_inside(path, other) for other in reference)]
     if over and kept:
         raise refused("reference_only", paths=kept)
+    for path in paths if over else ():
+        if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):  # a member may have led it anywhere
+            raise refused("through_link", path=path, leads=os.path.realpath(os.path.dirname(path)))
     databases = _names(request.get("databases", {} if part else list(header["databases"])), header, over, stamp)
     if not over:
         taken = sorted(set(databases.values()) & set(there))
@@ -448,6 +451,8 @@ class _Over(_Restore):
             self.journal.about("scratch", scratch)
             os.mkdir(scratch, 0o700)
             repository.extract(self.plan.archive, [path], scratch)
+            if not os.path.lexists(scratch + path):
+                raise BackupError("path_absent", paths=[path])
             keep_written(path, scratch)
             self._make_parents(path)
             for inner in self._parts(path, scratch):
@@ -550,6 +555,8 @@ def compare(settings: Settings, asked: Any) -> dict[str, Any]:
             ours = set() if to else written()
             answer["findings"] = [one for one in answer["findings"] if one["what"] not in ours]
         answer["findings"] += [*_canary(folder, header, archive), *_databases(header, request, bool(to))]
+        if not part:
+            answer["findings"] += known_to_lack(header)
         if not to and not part:
             answer["findings"] += counted(header["counts"], count(service))
         earlier = [one["archive"] for one in archives if one["archive"] < archive][-1:]
@@ -558,6 +565,15 @@ def compare(settings: Settings, asked: Any) -> dict[str, Any]:
                 before = manifest.read_header(other)
             answer["findings"] += manifest.size_moved(before, header) if before else []
     return answer
+
+
+def known_to_lack(header: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Say what was known to be wrong when the archive was made, and that it therefore does not hold as it should."""
+    found = [manifest.finding(code, path) for code in ("rotten", "unreadable") for path in header.get(code, ())]
+    databases = header["databases"].items()
+    return found + [
+        manifest.finding("broken", f"{name}.{table}") for name, about in databases for table in about.get("broken", ())
+    ]
 
 
 def _standing(header: Mapping[str, Any]) -> list[str]:

@@ -4,9 +4,10 @@
 
 
 class InfiniError(Exception):
-    """Something the operator must read; `status` is the exit status of the command."""
+    """Something the operator must read; `status` is the exit status of the command, `code` a host's word for it."""
 
     status = 4
+    code = ""
 
 
 class RefusedError(InfiniError):

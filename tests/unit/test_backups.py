@@ -7,16 +7,17 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
 from hosting import backup
 from infini import ROOT
-from infini.backups import faults, recovery, report, spoil
+from infini.backups import door, faults, recovery, report, restore, spoil
 from infini.backups.door import SENTENCES, sentence
 from infini.backups.drill import Drill
 from infini.backups.restore import Piece, Thing, moment, plan
-from infini.errors import RefusedError
+from infini.errors import FailedError, RefusedError
 from infini.verify.report import Report
 
 SERVICES = [
@@ -202,3 +203,40 @@ def test_a_table_that_is_lost_leaves_the_others(tree):
     left = (tree / "var/lib/infini-backup/accounts/dumps/velo.sql").read_text()
     assert "CREATE TABLE `b`" in left
     assert "CREATE TABLE `a`" not in left
+
+
+def test_what_is_only_kept_to_look_things_up_is_found_too():
+    services = [{"service": "base", "paths": [], "reference": ["/etc"], "databases": []}]
+    archives = [{"service": "base", "archive": "base-2026-11-22T04:00:00", "time": "2026-11-22T04:00:00"}]
+    assert [piece.service for piece in plan(Thing("web", ("/etc/apache2",)), services, archives)] == ["base"]
+
+
+def test_a_chosen_folder_is_for_files_and_one_for_each_service(monkeypatch):
+    asked = []
+    monkeypatch.setattr(restore, "ask", lambda _to, _verb, request: asked.append(request.get("to")))
+    inventory = SimpleNamespace(connection=lambda host: host)
+    files, mail = (Piece("web", name, f"{name}-x", (f"/srv/{name}",)) for name in ("accounts", "mail"))
+    database = Piece("web", "mariadb", "mariadb-x", databases=("velo",))
+    list(restore.restore(inventory, [files, database], over=False, to="/srv/desk"))
+    list(restore.restore(inventory, [files, mail], over=False, to="/srv/desk"))
+    assert asked == ["/srv/desk", None, "/srv/desk/accounts", "/srv/desk/mail"]
+
+
+def test_hosts_of_a_limit_are_all_of_them():
+    inventory = SimpleNamespace(
+        hosts=lambda pattern: {"backup_clients": ["web", "panel"]}.get(pattern, pattern.split(","))
+    )
+    assert recovery.clients(inventory, "web,panel") == ["web", "panel"]
+    assert recovery.clients(inventory, "panel,anatole") == ["panel"]
+    with pytest.raises(RefusedError, match="No host of “anatole” is backed up"):
+        recovery.clients(inventory, "anatole")
+
+
+@pytest.mark.parametrize(("status", "out"), [(1, ""), (4, '{"code": "key_wrong"}'), (1, "Traceback")])
+def test_a_program_that_crashes_is_no_good_answer(monkeypatch, status, out):
+    monkeypatch.setattr(door, "run", lambda *_words: SimpleNamespace(returncode=status, stdout=out, stderr="why"))
+    with pytest.raises(FailedError) as problem:
+        door.ask(SimpleNamespace(host="web"), "archives")
+    assert problem.value.code == ("key_wrong" if status == 4 else "")
+    monkeypatch.setattr(door, "run", lambda *_words: SimpleNamespace(returncode=1, stdout="[1]", stderr=""))
+    assert door.ask(SimpleNamespace(host="web"), "compare") == [1]

@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infini.answers import CheckOption, InventoryOption, JsonOption, end, say
 from infini.errors import RefusedError
+
+if TYPE_CHECKING:
+    from infini.hosts import Inventory
 
 LimitOption = Annotated[str, typer.Option("--limit", help="Only these hosts or groups.")]
 
@@ -62,22 +66,19 @@ def restore(
     """Bring a site, an account, a database, a path or a host back from the backups, beside unless told otherwise."""
     from infini.backups import restore as the_restore
     from infini.backups.door import ask
-    from infini.backups.recovery import clients
     from infini.hosts import Inventory, locked
 
     the_inventory = Inventory(inventory)
     if kind == "list":
-        hosts = clients(the_inventory, name or "all")
-        found = {host: ask(the_inventory.connection(host), "archives") for host in hosts}
-        for host, archives in found.items():
-            for one in archives:
-                say(f"{host}  {one['time']}  {one['service']}")
-        end({"ok": True, "archives": found}, as_json)
+        _list(the_inventory, name or "all", as_json)
     if kind not in the_restore.KINDS or not name:
         raise RefusedError(f"Say what: infini restore {'|'.join(the_restore.KINDS)} NAME, or infini restore list")
     if over not in ("", name):
         raise RefusedError(f"--over {over} is not {name}: to write over the living, name the same thing twice")
     thing = the_restore.find(the_inventory, kind, name)
+    if over and thing.shared and thing.databases:
+        say(f"! {thing.host} does not know which database the site uses: only its files; a database is named by itself")
+        thing = replace(thing, databases=())
     connection = the_inventory.connection(thing.host)
     then = the_restore.moment(before) if before else ""
     pieces = the_restore.plan(thing, ask(connection, "services"), ask(connection, "archives"), then)
@@ -94,6 +95,18 @@ def restore(
     end({"ok": True, "restored": answers}, as_json)
 
 
+def _list(inventory: Inventory, limit: str, as_json: bool) -> None:
+    """Say which archives there are, and leave."""
+    from infini.backups.door import ask
+    from infini.backups.recovery import clients
+
+    found = {host: ask(inventory.connection(host), "archives") for host in clients(inventory, limit)}
+    for host, archives in found.items():
+        for one in archives:
+            say(f"{host}  {one['time']}  {one['service']}")
+    end({"ok": True, "archives": found}, as_json)
+
+
 def _told(answer: dict[str, Any]) -> list[str]:
     """Say what a restore did, a line for each place."""
     lines = []
@@ -107,12 +120,14 @@ def rebuild(
     inventory: InventoryOption = "staging",
     limit: LimitOption = "all",
     over: Annotated[list[str] | None, typer.Option(help="A host that is not empty and may be replaced.")] = None,
+    before: Annotated[str, typer.Option(help="Take archives from before this time: 2026-11-20.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """After a disaster: from bare machines and the store back to the whole platform."""
     from infini.backups.recovery import rebuild as run
+    from infini.backups.restore import moment
 
-    done = run(inventory, limit=limit, over=over or ())
+    done = run(inventory, limit=limit, over=over or (), before=moment(before) if before else "")
     _tell(done)
     end(done.as_json(), as_json, 0 if done.ok else 1)
 

@@ -25,14 +25,16 @@ def ask(to: Connection, *words: str, program: str = CLIENT, request: Any = None)
     """
     done = run(to, [program, *words], "" if request is None else json.dumps(request))
     try:
-        answer = json.loads(done.stdout or "{}")
+        answer = json.loads(done.stdout or "null")
     except ValueError:
         answer = None
-    if done.returncode in (0, 1) and answer is not None:
+    if done.returncode == 0 or (done.returncode == 1 and answer is not None):  # a program that crashes says nothing
         return answer
-    told = sentence(answer or {}, (done.stderr.strip() or done.stdout.strip()).splitlines())
-    kind = RefusedError if done.returncode == 2 else FailedError
-    raise kind(f"{to.host}: {told}")
+    answer = answer if isinstance(answer, dict) else {}
+    told = sentence(answer, (done.stderr.strip() or done.stdout.strip()).splitlines())
+    error = (RefusedError if done.returncode == 2 else FailedError)(f"{to.host}: {told}")
+    error.code = str(answer.get("code", ""))
+    raise error
 
 
 def run(to: Connection, command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
@@ -72,6 +74,8 @@ SENTENCES = {
     "outside_sources": "{path} is in no backup; backed up are {sources}",
     "path_absent": "{paths}: not in that archive: " + LOOK,
     "reference_only": "{paths}: written by roles, and kept to look things up: restore it beside, without --over",
+    "through_link": "{path}: a folder above it is a link, to {leads}: whoever owns it could lead the restore anywhere."
+    " Restore it beside, or remove the link",
     "archive_absent": "no archive of then; there is one from {oldest} to {newest}: " + LOOK,
     "database_absent": "{databases}: not in that archive, which has {there}",
     "database_exists": "{databases}: there already, beside: drop it, or load under another name",

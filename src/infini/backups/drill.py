@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from infini.backups import faults, report
 from infini.backups.door import KEEPER, ask, keeper, run
 from infini.backups.recovery import Recovery, bring_back, clients, compared, look, moment_of, settle
 from infini.backups.restore import Piece
-from infini.errors import FailedError, RefusedError
+from infini.errors import FailedError, InfiniError, RefusedError
 from infini.hosts import Connection, Inventory
 from infini.runner import play
 
@@ -32,6 +32,8 @@ GROUP = "drills"
 STORES = "backup_stores"
 MACHINES = f"all:!{STORES}"
 DRILLS = STATE / "drills"
+FRESH_HOURS = 27
+"""As the role's default, where the inventory says nothing else."""
 COUNTS = ROOT / "playbooks/panel_counts.yml"
 
 # Nothing leaves a machine of a drill but answers, words among themselves, and SSH to the stores.
@@ -87,30 +89,60 @@ def drill(inventory: str, *, machines: str = "", limit: str = "all", seeded: boo
     """
     real = Inventory(inventory)
     the_keeper = keeper(real)
-    journal = ask(the_keeper, "journal", program=KEEPER) if the_keeper else {}
+    seen = ask(the_keeper, "journal", program=KEEPER) if the_keeper else {}
     with _machines(real, inventory, machines, keep=keep) as (there, made):
         done = Drill(there, clients(Inventory(there), limit))
-        with done.stage("machines"):
-            made()
-        settle(done, "platform", MACHINES)
-        throwaway = Inventory(there)
-        with done.stage("closed"):
-            _close(throwaway)
-        bring_back(done, throwaway)
-        with done.stage("older"):
-            _look_at_an_older(done, throwaway)
-        settle(done, "services", MACHINES)
-        look(done)
-        done.findings += faults.vanished(done.archives, journal)
-        held = _held(done, throwaway)
-        if seeded:
-            with done.stage("faults"):
-                done.faults = faults.seed(done, throwaway, journal)
-    _write_down(done, the_keeper)
+        journal = {host: seen.get(f"{host}@{real.hosts(STORES)[0]}", ()) for host in done.hosts}
+        try:
+            held = _rehearse(done, made, journal, seeded)
+        except InfiniError as error:  # what cannot be restored at all is what a drill is for: it is written down, too
+            done.findings.append({"host": ", ".join(done.hosts), "service": "", "code": "stopped", "what": str(error)})
+            raise
+        finally:
+            _write_down(done, the_keeper)
     if done.ok:
         for host, members in held.items():
             ask(real.connection(host), "verified", request=members)
     return done
+
+
+def _rehearse(done: Drill, made: Any, journal: Mapping[str, Any], seeded: bool) -> dict[str, dict[str, Any]]:
+    """Go through the stages; return what came back of each member of a panel."""
+    with done.stage("machines"):
+        made()
+    settle(done, "platform", MACHINES)
+    throwaway = Inventory(done.inventory)
+    with done.stage("closed"):
+        _close(throwaway)
+    bring_back(done, throwaway)
+    with done.stage("older"):
+        _look_at_an_older(done, throwaway)
+    settle(done, "services", MACHINES)
+    look(done, MACHINES)
+    done.findings += [*faults.vanished(done.archives, journal), *_too_old(done, throwaway)]
+    held = _held(done, throwaway)
+    if seeded:
+        with done.stage("faults"):
+            done.faults = faults.seed(done, throwaway)
+    return held
+
+
+def _too_old(done: Drill, inventory: Inventory) -> list[dict[str, Any]]:
+    """Say which archives are older than their host promises: a backup that nobody makes any more restores well."""
+    ages = [(piece, (done.began - moment_of(piece.archive)).total_seconds() / 3600) for piece in done.pieces]
+    promised = {host: float(inventory.get(host, "backup_fresh_hours", FRESH_HOURS)) for host in done.hosts}
+    return [
+        {
+            "host": piece.host,
+            "service": piece.service,
+            "code": "too_old",
+            "what": piece.archive,
+            "wanted": round(promised[piece.host]),
+            "found": round(age),
+        }
+        for piece, age in ages
+        if age > promised[piece.host]
+    ]
 
 
 @contextmanager
@@ -210,7 +242,10 @@ def _look_at_an_older(done: Drill, inventory: Inventory) -> None:
 def _held(done: Drill, inventory: Inventory) -> dict[str, dict[str, Any]]:
     """Return by panel what came back of each member, for the record without which `infini purge` deletes nobody."""
     counted = play(COUNTS, str(inventory.path), arguments=["--limit", ",".join(done.hosts)])
-    taken = {piece.host: moment_of(piece.archive).timestamp() for piece in reversed(done.pieces)}
+    taken = {
+        host: min(moment_of(piece.archive).timestamp() for piece in done.pieces if piece.host == host)
+        for host in done.hosts
+    }
     return {
         one["host"]: {
             login: {"taken": taken[one["host"]], "holds": counts} for login, counts in one["result"]["holds"].items()

@@ -22,9 +22,10 @@ from infini.backups.door import CLIENTS, ask, run, what_came
 from infini.backups.restore import Piece, Thing, plan
 from infini.errors import FailedError, RefusedError
 from infini.hosts import Connection, Inventory
-from infini.runner import RunResult, console
+from infini.runner import RunResult, console, play
 from infini.verify import verify
 from infini.verify.report import Report
+from infini.verify.run import PLAYBOOK
 
 STATE_FILE = "/var/lib/infini-backup/state.json"
 """A host that has one has backed up before: it is no empty one."""
@@ -93,8 +94,11 @@ def moment_of(archive: str) -> datetime:
     return datetime.strptime(archive.partition("-")[2][:19], TIME).replace(tzinfo=UTC)
 
 
-def rebuild(inventory: str, *, limit: str = "all", over: Sequence[str] = ()) -> Recovery:
-    """Bring the hosts of an inventory back from the store; a host that already has a past only if `over` names it."""
+def rebuild(inventory: str, *, limit: str = "all", over: Sequence[str] = (), before: str = "") -> Recovery:
+    """Bring the hosts of an inventory back from the store; a host that already has a past only if `over` names it.
+
+    `before` (UTC) is a time until which archives are taken, when a rebuild was begun before and hosts backed up since.
+    """
     the_inventory = Inventory(inventory)
     recovery = Recovery(inventory, clients(the_inventory, limit))
     if the_inventory.get(recovery.hosts[0], "bench_name"):
@@ -102,7 +106,7 @@ def rebuild(inventory: str, *, limit: str = "all", over: Sequence[str] = ()) -> 
             staging.create()
     _refuse_living(the_inventory, recovery.hosts, over)
     settle(recovery, "platform")
-    bring_back(recovery, the_inventory)
+    bring_back(recovery, the_inventory, before)
     settle(recovery, "services")
     look(recovery)
     return recovery
@@ -110,7 +114,8 @@ def rebuild(inventory: str, *, limit: str = "all", over: Sequence[str] = ()) -> 
 
 def clients(inventory: Inventory, limit: str) -> list[str]:
     """Return the hosts of a pattern that are backed up."""
-    found = inventory.hosts(f"{CLIENTS}:&{limit}" if limit != "all" else CLIENTS)
+    limited = inventory.hosts(limit)
+    found = [host for host in inventory.hosts(CLIENTS) if host in limited]
     if not found:
         raise RefusedError(f"No host of “{limit}” is backed up: the group {CLIENTS} of the inventory says which are")
     return found
@@ -125,7 +130,8 @@ def _refuse_living(inventory: Inventory, hosts: Sequence[str], over: Sequence[st
     if living:
         raise RefusedError(
             f"{', '.join(living)}: not empty, backups were made there. To lay an older state over a living host, name"
-            f" it: {' '.join(f'--over {host}' for host in living)}; for one site or database: ./infini restore"
+            f" it: {' '.join(f'--over {host}' for host in living)}, with --before if a rebuild was begun and stopped;"
+            " for one site or database: ./infini restore"
         )
 
 
@@ -138,9 +144,9 @@ def settle(recovery: Recovery, stage: str, limit: str = "all", **variables: Any)
     return done
 
 
-def bring_back(recovery: Recovery, inventory: Inventory) -> None:
+def bring_back(recovery: Recovery, inventory: Inventory, before: str = "") -> None:
     """Lay the newest archives from before the recovery over its hosts, and compare with their manifests."""
-    before = recovery.began.strftime(TIME)
+    before = before or recovery.began.strftime(TIME)
     for host in recovery.hosts:
         to = inventory.connection(host)
         recovery.archives[host] = ask(to, "archives")
@@ -178,8 +184,10 @@ def compared(to: Connection, piece: Piece, restored: Mapping[str, Any] | None = 
     return [{"host": piece.host, "service": piece.service, **finding} for finding in answer["findings"]]
 
 
-def look(recovery: Recovery) -> None:
+def look(recovery: Recovery, limit: str = "all") -> None:
     """Look at the platform as its users do."""
     with recovery.stage("verify"):
-        staging.keep_authority(Inventory(recovery.inventory))
-        recovery.report = verify(recovery.inventory)
+        inventory = Inventory(recovery.inventory)
+        staging.keep_authority(inventory)
+        played = play(PLAYBOOK, str(inventory.path), quiet=True, arguments=["--limit", limit])
+        recovery.report = verify(recovery.inventory, played)

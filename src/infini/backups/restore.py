@@ -9,6 +9,7 @@ host, that has the cards.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -30,6 +31,8 @@ class Thing:
     host: str
     paths: tuple[str, ...] = ()
     databases: tuple[str, ...] = ()
+    shared: bool = False
+    """Whether its databases may be those of other sites, too."""
 
     @property
     def whole(self) -> bool:
@@ -83,7 +86,7 @@ def _holder(path: str, services: Sequence[Mapping[str, Any]]) -> str:
     holds = [
         (len(source), service["service"])
         for service in services
-        for source in service["paths"]
+        for source in (*service["paths"], *service.get("reference", ()))
         if PurePosixPath(path).is_relative_to(source)
     ]
     if not holds:
@@ -126,9 +129,14 @@ def moment(text: str) -> str:
 def restore(
     inventory: Inventory, pieces: Sequence[Piece], *, over: bool, to: str = ""
 ) -> Iterator[tuple[Piece, dict[str, Any]]]:
-    """Have each piece brought back by its host, and yield what the host answers."""
+    """Have each piece brought back by its host, and yield what the host answers.
+
+    `to` is for files; those of several services come into a folder each.
+    """
+    files = [piece for piece in pieces if piece.paths or not piece.databases]
     for piece in pieces:
-        yield piece, ask(inventory.connection(piece.host), "restore", request=piece.request(over=over, to=to))
+        place = "" if not to or piece not in files else to if len(files) == 1 else f"{to}/{piece.service}"
+        yield piece, ask(inventory.connection(piece.host), "restore", request=piece.request(over=over, to=place))
 
 
 def find(inventory: Inventory, kind: str, name: str) -> Thing:
@@ -142,25 +150,33 @@ def find(inventory: Inventory, kind: str, name: str) -> Thing:
         if host not in inventory.hosts(CLIENTS) or not path.startswith("/"):
             raise RefusedError(f"“{name}” is no path on a host: write it as web:/srv/members/velo")
         return Thing(host, (str(PurePosixPath(path)),))
+    host, _, database = name.partition(":")
+    if kind == "database" and database and host in inventory.hosts(CLIENTS):
+        return Thing(host, databases=(database,))  # also one that is no longer there
     found = [thing for host in inventory.hosts(CLIENTS) for thing in _things(inventory, host, kind, name)]
     if len(found) != 1:
         there = f"{len(found)} hosts have" if found else "no host that is backed up has"
-        raise RefusedError(f"{there} a {kind} “{name}”: name its path or its database instead (--help)")
+        raise RefusedError(
+            f"{there} a {kind} “{name}”. What is gone or there twice is named by its host:"
+            " `infini restore path web:/srv/members/velo`, `infini restore database web:velo`"
+        )
     return found[0]
 
 
 def _things(inventory: Inventory, host: str, kind: str, name: str) -> Iterator[Thing]:
     """Yield what a host has of that name."""
     if kind == "database":
-        if [name] in _rows(inventory.connection(host), "SHOW DATABASES"):
-            yield Thing(host, databases=(name,))
+        with suppress(RefusedError):  # a host without a server of databases has none
+            if [name] in _rows(inventory.connection(host), "SHOW DATABASES"):
+                yield Thing(host, databases=(name,))
         return
     panel = inventory.get(host, "hosting_panel") == "alternc"
     sites = panel_sites(inventory.connection(host)) if panel else declared_sites(inventory, host)
     mine = [site for site in sites if name in (site.names if kind == "site" else (site.account,))]
     if mine:
         paths = {site.folder if kind == "site" else site.home for site in mine}
-        yield Thing(host, tuple(sorted(paths - {""})), tuple(sorted({one for site in mine for one in site.databases})))
+        databases = {one for site in mine for one in site.databases}
+        yield Thing(host, tuple(sorted(paths - {""})), tuple(sorted(databases)), panel and kind == "site")
 
 
 @dataclass(frozen=True)
