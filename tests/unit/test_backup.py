@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -321,3 +322,15 @@ def test_a_verified_record_that_cannot_be_is_refused(record):
     with pytest.raises(BackupError, match="bad_request"):
         backup.remember_verified(record, now=100)
     assert not backup.VERIFIED.exists()
+
+
+@pytest.mark.parametrize(("status", "warnings", "fails"), [(0, False, False), (1, True, False), (1, False, True)])
+def test_what_borg_only_warns_of_ends_a_restore(monkeypatch, status, warnings, fails):
+    done = SimpleNamespace(returncode=status, stdout="", stderr=json.dumps({"levelname": "WARNING", "message": "full"}))
+    monkeypatch.setattr(backup.subprocess, "run", lambda *_words, **_more: done)
+    repository = Repository(settings_of(), "/repo")
+    if fails:
+        with pytest.raises(BackupError, match="borg_failed"):
+            repository.borg("extract", warnings=warnings)
+    else:
+        assert repository.borg("extract", warnings=warnings) == ""

@@ -351,3 +351,28 @@ def test_the_canary_belongs_to_its_archive(host):
 def test_counts_are_compared_one_by_one():
     found = restore.counted({"sites": 3, "odd": None, "rows": 7}, {"sites": 3, "odd": 1, "rows": 6})
     assert found == [manifest.finding("count", "rows", 7, 6)]
+
+
+def test_over_the_living_no_link_of_a_member_is_followed(host):
+    elsewhere = host.root / "elsewhere"
+    elsewhere.mkdir()
+    shutil.rmtree(host.data / "velo/www")
+    (host.data / "velo/www").symlink_to(elsewhere)
+    answer = host.refusal(over=True, paths=[f"{host.data}/velo/www/img"])
+    assert (answer["code"], answer["leads"]) == ("through_link", str(elsewhere))
+    assert list(elsewhere.iterdir()) == []
+    assert host.restore(paths=[f"{host.data}/velo/www/img"])["files"] == 1, "beside nothing is in the way"
+
+
+def test_what_the_archive_lacks_moves_nothing_living_away(host):
+    shutil.rmtree(host.archive / str(host.data).lstrip("/") / "jardin")
+    with pytest.raises(BackupError) as problem:
+        host.restore(over=True, paths=[f"{host.data}/jardin"])
+    assert problem.value.code == "path_absent"
+    assert host.text("jardin/www/index.php") == "jardin/www/index.php as it was"
+
+
+def test_what_was_known_to_be_wrong_is_found_wherever_it_comes_back():
+    header = {"rotten": ["/a"], "unreadable": ["/b"], "databases": {"velo": {"broken": ["t"]}, "jardin": {}}}
+    found = [(one["code"], one["what"]) for one in restore.known_to_lack(header)]
+    assert found == [("rotten", "/a"), ("unreadable", "/b"), ("broken", "velo.t")]
