@@ -76,11 +76,12 @@ class Entry(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the cache remembers of a file: its entry, and what tells that nothing touched it."""
+    """What the cache remembers of a file: its entry, what tells that nothing touched it, and the entry's line."""
 
     entry: Entry
     ctime_ns: int
     inode: int
+    line: bytes = b""
 
 
 # --- looking at files -----------------------------------------------------------------------------------------------
@@ -242,7 +243,7 @@ class _Found(NamedTuple):
 
     path: str
     state: os.stat_result
-    known: Entry | None
+    known: Known | None
     again: bool
 
 
@@ -270,35 +271,37 @@ class _Scan:
     def _find(self, path: str, state: os.stat_result) -> _Found:
         known = self._remembered(path, state)
         again = False
-        if known and known.kind == FILE:
+        if known and known.entry.kind == FILE:
             again = random.random() < self._sample  # noqa: S311  any few will do
             self.reused += 1
             self.sampled += again
         return _Found(path, state, known, again)
 
-    def _remembered(self, path: str, state: os.stat_result) -> Entry | None:
+    def _remembered(self, path: str, state: os.stat_result) -> Known | None:
         """Return what the cache has of a path: whatever changes content or attributes changes the inode's time."""
         key = _key(path)
         while self._next and _key(self._next.entry.path) < key:
             self._next = next(self._known, None)
         if not self._next or self._next.entry.path != path:
             return None
-        entry, ctime_ns, inode = self._next
+        entry, ctime_ns, inode, _ = self._next
         same = (inode, ctime_ns, entry.mtime_ns) == (state.st_ino, state.st_ctime_ns, state.st_mtime_ns)
         right_kind = KINDS[stat.S_IFMT(state.st_mode)] == entry.kind
-        return entry if same and right_kind and (entry.kind != FILE or entry.size == state.st_size) else None
+        right_size = entry.kind != FILE or entry.size == state.st_size
+        # Accounts may change their names without touching any file.
+        right_names = (entry.owner, entry.group) == (_owner(state.st_uid), _group(state.st_gid))
+        return self._next if same and right_kind and right_size and right_names else None
 
     def _read(self, some: Iterable[_Found]) -> list[Known]:
-        entries = ((self._entry_of(found), found.state) for found in some)
-        return [Known(entry, state.st_ctime_ns, state.st_ino) for entry, state in entries if entry]
+        return [seen for seen in map(self._look_at, some) if seen]
 
-    def _entry_of(self, found: _Found) -> Entry | None:
+    def _look_at(self, found: _Found) -> Known | None:
         path, state, known, again = found
         if known:
             # The manifest keeps the hash of what was once well: no drill calls a rotten copy whole.
-            if again and self._is_rotten(known.digest, path, state):
+            if again and self._is_rotten(known.entry.digest, path, state):
                 self.rotten.append(path)
-            return _entry(path, known.kind, state, known.digest, known.acl)
+            return known
         kind = KINDS[stat.S_IFMT(state.st_mode)]
         try:
             digest, acl = _digest(path, kind, state), "" if kind == LINK else attributes(path)
@@ -307,7 +310,7 @@ class _Scan:
         except OSError:
             self.unreadable.append(path)
             digest, acl = UNREADABLE, ""
-        return _entry(path, kind, state, digest, acl)
+        return Known(_entry(path, kind, state, digest, acl), state.st_ctime_ns, state.st_ino)
 
     @staticmethod
     def _is_rotten(digest: str, path: str, state: os.stat_result) -> bool:
@@ -347,7 +350,7 @@ def make(
         for source in outermost(sources):
             count: Counter[str] = Counter()
             for seen in scan.look(source, away):
-                line = _line(seen.entry)
+                line = seen.line or f"{_encode(seen.entry)}\n".encode("ascii")
                 digest.update(line)
                 entries.write(line)
                 lines += 1
@@ -389,17 +392,13 @@ def _total(count: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def _line(entry: Entry) -> bytes:
-    return f"{_encode(entry)}\n".encode("ascii")
-
-
 def _read_cache(path: str | None) -> Iterator[Known]:
     if not path or not os.path.exists(path):
         return
     with open(path, encoding="ascii") as file:
         for line in file:
             *entry, ctime_ns, inode = json.loads(line)
-            yield Known(Entry(*entry), ctime_ns, inode)
+            yield Known(Entry(*entry), ctime_ns, inode, f"{line.rsplit(',', 2)[0]}]\n".encode("ascii"))
 
 
 @contextlib.contextmanager

@@ -371,6 +371,14 @@ def test_what_changed_since_the_manifest_began_is_not_remembered(tree, monkeypat
     assert FILE not in (tree.folder / "cache").read_text()
 
 
+def test_account_that_changed_its_name_is_taken_by_the_new_one(tree, monkeypatch):
+    time.sleep(0.01)
+    tree.make()
+    monkeypatch.setattr(manifest, "_owner", lambda _number: "renamed")
+    assert tree.make()["reused"] == 0
+    assert tree.findings() == set()
+
+
 def test_disk_that_forgets_is_found_by_the_sample_and_the_copy_is_not_called_whole(tree):
     time.sleep(0.01)
     tree.make()
