@@ -71,6 +71,7 @@ SAID = (  # by ssh and the store, which have no codes
     ("No space left on device", "store_full"),
     ("quota exceeded", "store_full"),
     ("Storage quota", "store_full"),
+    ("never matched", "archive_lacks"),
 )
 
 

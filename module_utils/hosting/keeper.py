@@ -181,17 +181,20 @@ def run(keepings: Sequence[Keeping], config: Mapping[str, Any]) -> int:
         one.remember(last=answer, looked=now().isoformat())
         answers[one.name] = answer
     say(answers)
-    return int(bool(findings(keepings, number, config["drill_days"])))
+    return int(bool(findings(keepings, number)))
 
 
-def findings(keepings: Sequence[Keeping], chain_broken: int, drill_days: int) -> list[str]:
+def undrilled(keepings: Sequence[Keeping], days: int) -> list[str]:
+    """Return whose last drill is red or old, as `CLIENT CODE`; a new client has as many days for its first."""
+    since_setup = now() - datetime.utcfromtimestamp(CONFIG.stat().st_mtime)
+    wanted = {one.client: keeping.drill_wanted(drills(), one.client, days, now()) for one in keepings}
+    early = "never_drilled" if since_setup < timedelta(days=days) else ""
+    return [f"{client} {code}" for client, code in sorted(wanted.items()) if code and code != early]
+
+
+def findings(keepings: Sequence[Keeping], chain_broken: int) -> list[str]:
     """Return what is wrong, as `CLIENT@STORE CODE …`."""
     found = [f"drills chain_broken {chain_broken}"] if chain_broken else []
-    since_setup = now() - datetime.utcfromtimestamp(CONFIG.stat().st_mtime)
-    for client in sorted({one.client for one in keepings}):
-        wanted = keeping.drill_wanted(drills(), client, drill_days, now())
-        if wanted and (wanted != "never_drilled" or since_setup > timedelta(days=drill_days)):
-            found.append(f"{client} {wanted}")
     for one in keepings:
         last = one.journal.get("last", {})
         if last.get("code") == "refused":
@@ -253,7 +256,7 @@ def obey(arguments: Sequence[str], config: Mapping[str, Any], keepings: Sequence
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return run(keepings, config)
         if verb == "check":
-            found = findings(keepings, chain(), config["drill_days"])
+            found = [*findings(keepings, chain()), *undrilled(keepings, config["drill_days"])]
             sys.stdout.write((", ".join(found) or "ok") + "\n")
             return int(bool(found))
         if verb == "journal":

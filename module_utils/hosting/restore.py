@@ -381,10 +381,7 @@ class _Restore:
         server = dumps.Server()
         for name, other in self.plan.databases.items():
             about = self.plan.header["databases"][name]
-            path = f"{self.scratch}{inside}/{about['file']}"
-            if not os.path.exists(path):
-                raise BackupError("dump_missing", database=name)
-            self.one_database(server, path, about, other)
+            self.one_database(server, f"{self.scratch}{inside}/{about['file']}", about, other)
         if self.plan.users:
             server.load_users(f"{self.scratch}{inside}/{USERS}")
 

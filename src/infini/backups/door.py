@@ -97,7 +97,7 @@ SENTENCES = {
     "borgmatic_absent": "borgmatic is not installed: infini apply backups",
     "source_absent": "{paths}: the card of a service names what is not there",
     "manifest_absent": "{archive} has no manifest: nothing proves that it is whole; take another",
-    "dump_missing": "the archive has no dump of {database}, although its manifest names one: take another archive",
+    "archive_lacks": "the archive has not all that its manifest names: take another archive",
     "system_refused": "{path}: {says}",
 }
 """What the codes of `infini-backup` mean, and what mends it."""

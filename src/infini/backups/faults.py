@@ -34,7 +34,7 @@ SEEN_AS = {
     "empty_folder": "missing",
     "stale_canary": "canary_stale",
     "lying_manifest": "missing",
-    "missing_database": "dump_missing",
+    "missing_database": "archive_lacks",
     "missing_table": "table_missing",
     "empty_dump": "table_rows",
     "truncated_archive": "repository_damaged",
