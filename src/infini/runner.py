@@ -204,7 +204,7 @@ def _new_run_folder(name: str) -> Path:
     for folder in RUNS.iterdir():
         if folder.stat().st_mtime < oldest:
             shutil.rmtree(folder)
-    folder = RUNS / f"{datetime.now():%Y-%m-%dT%H-%M-%S}-{name}-{os.getpid()}"
+    folder = RUNS / f"{datetime.now():%Y-%m-%dT%H-%M-%S.%f}-{name}-{os.getpid()}"  # two runs can begin in one second
     folder.mkdir(mode=0o700)
     return folder
 

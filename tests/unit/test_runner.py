@@ -107,3 +107,8 @@ def test_old_runs_are_forgotten(tmp_path, monkeypatch, age):
     os.utime(old, (0, time.time() - age * 86400))
     assert runner._new_run_folder("site").exists()
     assert not old.exists()
+
+
+def test_runs_of_the_same_second_have_their_own_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "RUNS", tmp_path)
+    assert len({runner._new_run_folder("site") for _ in range(20)}) == 20
