@@ -240,3 +240,15 @@ def test_a_program_that_crashes_is_no_good_answer(monkeypatch, status, out):
     assert problem.value.code == ("key_wrong" if status == 4 else "")
     monkeypatch.setattr(door, "run", lambda *_words: SimpleNamespace(returncode=1, stdout="[1]", stderr=""))
     assert door.ask(SimpleNamespace(host="web"), "compare") == [1]
+
+
+def test_what_tells_of_the_archives_does_not_make_a_rebuild_less_than_whole():
+    moved = {"host": "web", "service": "accounts", "code": "size_moved", "what": "/srv", "wanted": 0, "found": 600}
+    missing = {"host": "web", "service": "accounts", "code": "missing", "what": "/srv/a"}
+    report_of_all = SimpleNamespace(ok=True)
+    again = recovery.Recovery("staging", ["web"], restored=[{}], findings=[moved], report=report_of_all)
+    recovery.remark(again)
+    assert (again.ok, again.findings, again.remarks) == (True, [], [moved])
+    less = recovery.Recovery("staging", ["web"], restored=[{}], findings=[missing, moved], report=report_of_all)
+    recovery.remark(less)
+    assert (less.ok, less.findings, less.remarks) == (False, [missing], [moved])

@@ -158,6 +158,8 @@ def _tell(done: Any) -> None:
 
     for finding in done.findings:
         say(f"✗ {said(says(finding))}")
+    for finding in done.remarks:
+        say(f"· {said(says(finding))}")
     if done.report:
         done.report.print(console, everything=False)
     minutes, seconds = divmod(round(done.recovery_time), 60)

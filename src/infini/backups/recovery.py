@@ -46,6 +46,8 @@ class Recovery:
     pieces: list[Piece] = field(default_factory=list)
     restored: list[dict[str, Any]] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
+    remarks: list[dict[str, Any]] = field(default_factory=list)
+    """What a person should know, though it came back as it was kept."""
     report: Report | None = None
 
     @property
@@ -84,6 +86,7 @@ class Recovery:
             "recovery_point_s": round(self.recovery_point),
             "restored": self.restored,
             "findings": self.findings,
+            "remarks": self.remarks,
             "checks": self.report.checks if self.report else 0,
             "failed": self.report.as_json()["failed"] if self.report else [],
         }
@@ -107,6 +110,7 @@ def rebuild(inventory: str, *, limit: str = "all", over: Sequence[str] = (), bef
     _refuse_living(the_inventory, recovery.hosts, over)
     settle(recovery, "platform")
     bring_back(recovery, the_inventory, before)
+    remark(recovery)
     settle(recovery, "services")
     look(recovery)
     return recovery
@@ -155,6 +159,15 @@ def bring_back(recovery: Recovery, inventory: Inventory, before: str = "") -> No
         recovery.restored = _each_host(recovery, inventory, _restored)
     with recovery.stage("compare"):
         recovery.findings = _each_host(recovery, inventory, compared)
+
+
+def remark(recovery: Recovery) -> None:
+    """Make remarks of the findings that tell of the archives: no recovery can be more whole than what was kept.
+
+    A sudden growth or loss since the archive before is for a person to judge, who may want an older one (`--before`).
+    """
+    recovery.remarks = [finding for finding in recovery.findings if finding["code"] == "size_moved"]
+    recovery.findings = [finding for finding in recovery.findings if finding not in recovery.remarks]
 
 
 def _each_host(recovery: Recovery, inventory: Inventory, work: Work) -> list[dict[str, Any]]:
