@@ -451,7 +451,7 @@ class Run:
 
     def _refuse_wrong_clock(self, newest: float) -> None:
         now = time.time()
-        if now < newest - CLOCKS_APART:
+        if now < newest - CLOCKS_APART and newest > self.state.get("accepted", 0):
             raise refused("clock_behind", newest=int(newest), now=int(now))
 
     def _open_all(self, anew: bool) -> None:
@@ -511,6 +511,23 @@ class Run:
             "error": error,
             "good": int(started) if ok else before.get("good"),
         }
+
+
+def accept(settings: Settings) -> dict[str, Any]:
+    """Take the clock and the store as they are, since a person has looked: return until when archives are dated.
+
+    It is for a clock that once ran ahead, for archives that an attacker dated in the future, and for a repository that
+    the store put back to an older generation: borg remembers a younger one and refuses it.
+    """
+    if (WORK / "borg").exists():
+        shutil.rmtree(WORK / "borg")
+    state = read_json(state_file())
+    times = [one.get("good") or 0 for one in state.get("services", {}).values()]
+    for path in settings.repositories:
+        times += [seconds_of(one["time"]) for one in Repository(settings, path).archives()[-1:]]
+    state["accepted"] = max(times, default=0)
+    write_json(state_file(), state)
+    return {"accepted": state["accepted"]}
 
 
 def created(output: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .backup import (
     Repository,
     Run,
     Settings,
+    accept,
     alone,
     findings,
     finish,
@@ -81,6 +82,11 @@ def _compare(settings: Settings, _words: Sequence[str]) -> Answer:
     return answer, int(bool(answer["findings"]))
 
 
+def _accept(settings: Settings, _words: Sequence[str]) -> Answer:
+    with alone():
+        return accept(settings), 0
+
+
 def _borg(settings: Settings, words: Sequence[str]) -> NoReturn:
     """Become borg itself, with the key and the passphrase of this host's repository, which it calls `::`."""
     repository = Repository(settings, settings.repositories[0])
@@ -100,6 +106,7 @@ def _size(_settings: Settings, _words: Sequence[str]) -> Answer:
 
 
 COMMANDS: dict[str, Callable[[Settings, Sequence[str]], Answer]] = {
+    "accept": _accept,
     "archives": _archives,
     "borg": _borg,
     "check": _check,

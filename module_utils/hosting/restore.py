@@ -409,9 +409,9 @@ class _Beside(_Restore):
         super().refuse()
 
     def files(self, repository: Repository) -> None:
-        self.journal.about("folder", self.to)
-        os.makedirs(str(self.to), mode=0o700, exist_ok=True)
         if self.plan.paths:
+            self.journal.about("folder", self.to)
+            os.makedirs(str(self.to), mode=0o700, exist_ok=True)
             repository.extract(self.plan.archive, self.plan.paths, str(self.to))
 
 

@@ -482,7 +482,8 @@ def destroy(name: str) -> bool:
     _unbind(bench)
     if not podman("ps", "--all", "--quiet", "--filter", "label=infini.bench"):  # another bench may still use the images
         for tag in podman("images", "--format", "{{.Repository}}:{{.Tag}}", "localhost/infini-bench-*").split():
-            podman("rmi", tag)
+            if not podman("ps", "--all", "--quiet", "--filter", f"ancestor={tag}"):  # nor anything of somebody else's
+                podman("rmi", tag)
     shutil.rmtree(bench.folder, ignore_errors=True)
     return found
 

@@ -354,7 +354,7 @@ def run_tests(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
-    name: Annotated[str, typer.Argument(help="abuse, domains, pools, pools_design, scrapers, tree or up.")],
+    name: Annotated[str, typer.Argument(help="What: a file of tests/bench, such as pools.")],
     context: typer.Context,
     yes: YesOption = False,
     as_json: JsonOption = False,

@@ -286,7 +286,7 @@ def files(ground: Ground, count: int, rounds: int) -> dict[str, Any]:
         ground.ssh(f"cat /etc/{name} - >/run/{name}.bench && mount --bind /run/{name}.bench /etc/{name}", more)
     try:
         forget = f"rm -rf /{FILES} /var/lib/infini/trees/bench-php /var/lib/infini/trees/bench-sites"
-        ground.ssh(forget)
+        ground.ssh(f"{forget}; sync")  # what was written before must not be paid for here
         first = ground.play(ground.directory / "write.yml", variables=variables)
         again = best(lambda: unchanged(ground.play(ground.directory / "write.yml", variables=variables)), rounds)
         empty = best(lambda: ground.play(ground.directory / "empty.yml", variables=variables), rounds)
@@ -311,7 +311,7 @@ def files(ground: Ground, count: int, rounds: int) -> dict[str, Any]:
 
 
 def _raw(ground: Ground, archive: Path) -> float:
-    ground.ssh(f"rm -rf /{FILES}")
+    ground.ssh(f"rm -rf /{FILES}; sync")
     return ground.ssh("tar -C / -xf -", archive)
 
 
@@ -519,13 +519,19 @@ def measure(ground: Ground, sites: int, compared: int, rounds: int) -> dict[str,
     ten, one = sets[10000], sets[1000]
     ratios = {
         "files 10,000/1,000, from nothing": ten["from nothing"] / one["from nothing"] / 10,
+        "files 10,000/1,000, from nothing, beyond the raw write": (ten["from nothing"] - ten["raw write"])
+        / (one["from nothing"] - one["raw write"])
+        / 10,
+        "files 10,000/1,000, raw write": ten["raw write"] / one["raw write"] / 10,
         "files 10,000/1,000, no change": ten["no change"] / one["no change"] / 10,
         "host_tree/raw write, 1,000 sites": one["from nothing"] / one["raw write"],
         "template loop/host_tree": others["template loop"]["seconds"] / one["run from nothing"] * 1000 / sites,
         "pyinfra/host_tree": others["pyinfra"]["seconds"] / one["run from nothing"] * 1000 / sites,
     }
     wanted = [ours[name] <= seconds for name, seconds in WANTED.items()]
-    wanted += [ratio <= 1 for name, ratio in ratios.items() if name.startswith("files 10,000")]
+    # The disk of a small machine chokes on 40,000 files whoever writes them: what we add must not grow faster.
+    grown = ("from nothing, beyond the raw write", "no change")
+    wanted += [ratios[f"files 10,000/1,000, {case}"] <= 1 for case in grown]
     measures = {
         **{f"files of {count} sites": figures for count, figures in sets.items()},
         **others,

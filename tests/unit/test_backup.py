@@ -267,6 +267,19 @@ def test_a_clock_before_the_last_backup_is_refused(runs, after):
     assert (problem.value.code, problem.value.status) == ("clock_behind", 2)
 
 
+def test_a_person_who_has_looked_accepts_what_is_dated_in_the_future(runs, world):  # noqa: ARG001  the folders are set
+    future = ["first-2286-11-20T17:46:39"]
+    with pytest.raises(BackupError, match="clock_behind"):
+        runs(archives=future)
+    memory = backup.WORK / "borg/security"
+    memory.mkdir(parents=True)
+    assert backup.accept(settings_of(Service("first"))) == {"accepted": 9_999_999_999}
+    assert not memory.exists(), "borg remembers nothing of a younger repository"
+    assert runs(archives=future)[1]["first"]["ok"]
+    with pytest.raises(BackupError, match="clock_behind"):
+        runs(archives=["first-2286-11-21T17:46:39"])
+
+
 @pytest.mark.usefixtures("world")
 def test_a_store_that_cannot_be_reached_stops_nothing_and_is_remembered(runs):
     with pytest.raises(BackupError, match="store_unreachable"):

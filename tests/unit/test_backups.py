@@ -83,8 +83,22 @@ def test_a_time_is_local_and_a_day_is_its_beginning(monkeypatch):
         moment("yesterday")
 
 
+def test_a_restore_says_where_each_thing_is():
+    from infini.backups.cli import _told
+
+    answer = {"files": 3, "bytes": 2_000, "to": "/srv/restored/x", "databases": {"velo": "velo_x"}, "replaced": []}
+    beside = ["✓ 3 files, 2 kB: /srv/restored/x/srv/velo", "✓ database velo: velo_x"]
+    assert _told(answer, ["/srv/velo"]) == beside
+    assert _told(answer, ["/srv/a", "/srv/b"])[0] == "✓ 3 files, 2 kB: /srv/restored/x"
+    over = {**answer, "to": None, "databases": {}, "replaced": [["/srv/velo", "/srv/restored/replaced-x/srv/velo"]]}
+    assert _told(over, ["/srv/velo"]) == [
+        "✓ 3 files, 2 kB: in place",
+        "  what stood in /srv/velo is in /srv/restored/replaced-x/srv/velo",
+    ]
+
+
 def test_the_moment_of_an_archive_is_in_its_name():
-    assert recovery.moment_of("dns_primary-2026-11-22T04:00:00") == datetime(2026, 11, 22, 4, tzinfo=UTC)
+    assert restore.moment_of("dns_primary-2026-11-22T04:00:00") == datetime(2026, 11, 22, 4, tzinfo=UTC)
 
 
 def test_an_archive_that_the_keeper_saw_and_the_store_lacks_has_vanished():

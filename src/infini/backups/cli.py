@@ -14,6 +14,9 @@ from infini.answers import CheckOption, InventoryOption, JsonOption, end, say
 from infini.errors import RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     from infini.hosts import Inventory
 
 LimitOption = Annotated[str, typer.Option("--limit", help="Only these hosts or groups.")]
@@ -84,34 +87,42 @@ def restore(
     pieces = the_restore.plan(thing, ask(connection, "services"), ask(connection, "archives"), then)
     for piece in pieces:
         what = ", ".join((*piece.paths, *(f"database {one}" for one in piece.databases))) or "everything"
-        say(f"{piece.host}, archive {piece.archive}: {what} {'OVER THE LIVING' if over else 'beside'}")
+        made = _here(the_restore.moment_of(piece.archive))
+        say(f"{piece.host}, {piece.service} as of {made}: {what} {'OVER THE LIVING' if over else 'beside'}")
     answers: list[dict[str, Any]] = []
     if not check:
         with locked(the_inventory, thing.host):
             for piece, answer in the_restore.restore(the_inventory, pieces, over=bool(over), to=to):
                 answers.append({"service": piece.service, "archive": piece.archive, **answer})
-                for line in _told(answer):
+                for line in _told(answer, piece.paths):
                     say(line)
     end({"ok": True, "restored": answers}, as_json)
 
 
 def _list(inventory: Inventory, limit: str, as_json: bool) -> None:
     """Say which archives there are, and leave."""
+    from infini.backups import restore as the_restore
     from infini.backups.door import ask
     from infini.backups.recovery import clients
 
     found = {host: ask(inventory.connection(host), "archives") for host in clients(inventory, limit)}
     for host, archives in found.items():
         for one in archives:
-            say(f"{host}  {one['time']}  {one['service']}")
+            say(f"{host}  {_here(the_restore.moment_of(one['archive']))}  {one['service']}")
     end({"ok": True, "archives": found}, as_json)
 
 
-def _told(answer: dict[str, Any]) -> list[str]:
+def _here(moment: datetime) -> str:
+    """Write a time as the clock of the tech's own machine, in which `--before` is said, too."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _told(answer: dict[str, Any], paths: Sequence[str]) -> list[str]:
     """Say what a restore did, a line for each place."""
     lines = []
     if answer.get("files"):
-        lines.append(f"✓ {answer['files']} files, {_size(answer['bytes'])}: {answer['to'] or 'in place'}")
+        where = f"{answer['to']}{paths[0] if len(paths) == 1 else ''}" if answer["to"] else "in place"
+        lines.append(f"✓ {answer['files']} files, {_size(answer['bytes'])}: {where}")
     lines += [f"✓ database {name}: {loaded}" for name, loaded in answer["databases"].items()]
     return lines + [f"  what stood in {path} is in {where}" for path, where in answer["replaced"]]
 

@@ -65,7 +65,8 @@ SENTENCES = {
     # refused: nothing was touched
     "bad_request": "the program on the host does not know this command: `infini apply backups` brings its version",
     "busy": "a backup or a restore is at work there: wait for its end",
-    "clock_behind": "its clock says {now} and its newest backup is of {newest}: set the clock right (chronyc makestep)",
+    "clock_behind": "its clock says {now} and its newest backup is of {newest}: set the clock right (chronyc makestep);"
+    " if it is right, the backup's date is not: find out why, then `infini-backup accept` there",
     "read_only": "it comes by the store's read door, as the machines of a drill do: it writes nothing",
     "repository_gone": "its repository was there and is no longer: find out why before anything else; what the store"
     " keeps out of reach is under generations/. Only if a new one is wanted: infini-backup run --new-repository",
@@ -92,7 +93,8 @@ SENTENCES = {
     "repository_absent": "there is no repository yet: infini backup makes it",
     "repository_damaged": "the repository is damaged: " + STORE + ", and restore from a generation",
     "repository_replaced": "another repository stands in the place of ours: " + STORE,
-    "repository_replayed": "the repository is older than what was last seen of it: " + STORE,
+    "repository_replayed": "the repository is older than what was last seen of it: if the store did that (revive), say"
+    " `infini-backup accept` there; if not, " + STORE,
     "borg_failed": "Borg says: {says}",
     "borgmatic_absent": "borgmatic is not installed: infini apply backups",
     "source_absent": "{paths}: the card of a service names what is not there",

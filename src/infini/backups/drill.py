@@ -21,8 +21,8 @@ from typing import Any
 from infini import ROOT, STATE, bench, staging
 from infini.backups import faults, report
 from infini.backups.door import KEEPER, ask, keeper, run
-from infini.backups.recovery import Recovery, bring_back, clients, compared, look, moment_of, settle
-from infini.backups.restore import Piece
+from infini.backups.recovery import Recovery, bring_back, clients, compared, look, settle
+from infini.backups.restore import Piece, moment_of
 from infini.errors import FailedError, InfiniError, RefusedError
 from infini.hosts import Connection, Inventory
 from infini.runner import play

@@ -19,7 +19,7 @@ from typing import Any
 from infini import staging
 from infini.apply import apply
 from infini.backups.door import CLIENTS, ask, run, what_came
-from infini.backups.restore import Piece, Thing, plan
+from infini.backups.restore import TIME, Piece, Thing, moment_of, plan
 from infini.errors import FailedError, RefusedError
 from infini.hosts import Connection, Inventory
 from infini.runner import RunResult, console, play
@@ -30,7 +30,6 @@ from infini.verify.run import PLAYBOOK
 STATE_FILE = "/var/lib/infini-backup/state.json"
 """A host that has one has backed up before: it is no empty one."""
 Work = Callable[[Connection, Piece], list[dict[str, Any]]]
-TIME = "%Y-%m-%dT%H:%M:%S"
 
 
 @dataclass
@@ -90,11 +89,6 @@ class Recovery:
             "checks": self.report.checks if self.report else 0,
             "failed": self.report.as_json()["failed"] if self.report else [],
         }
-
-
-def moment_of(archive: str) -> datetime:
-    """Return when an archive was made, from its name."""
-    return datetime.strptime(archive.partition("-")[2][:19], TIME).replace(tzinfo=UTC)
 
 
 def rebuild(inventory: str, *, limit: str = "all", over: Sequence[str] = (), before: str = "") -> Recovery:

@@ -21,6 +21,7 @@ from infini.backups.door import CLIENTS, ask, run
 from infini.errors import RefusedError
 from infini.hosts import Connection, Inventory
 
+TIME = "%Y-%m-%dT%H:%M:%S"
 KINDS = ("site", "account", "database", "path", "host")
 
 
@@ -121,9 +122,14 @@ def moment(text: str) -> str:
     What is no time is a RefusedError.
     """
     try:
-        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return datetime.fromisoformat(text).astimezone(UTC).strftime(TIME)
     except ValueError:
         raise RefusedError(f"“{text}” is no time: write 2026-11-20 or “2026-11-20 14:30”") from None
+
+
+def moment_of(archive: str) -> datetime:
+    """Return when an archive was made, from its name."""
+    return datetime.strptime(archive.partition("-")[2][:19], TIME).replace(tzinfo=UTC)
 
 
 def restore(
