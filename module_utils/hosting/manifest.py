@@ -54,6 +54,7 @@ SAID = 100
 _FILE_CLOCK = 5  # CLOCK_REALTIME_COARSE: the clock that the kernel stamps files with, a little behind the other one
 _CHUNK = 1 << 20
 _THREADS, _AT_ONCE, _AHEAD = 4, 100, 8  # files are read a hundred at a time, and up to eight hundred in advance
+_text = json.encoder.encode_basestring_ascii
 _encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 _ACLS = {"system.posix_acl_access": "access", "system.posix_acl_default": "default"}
 _ACL_TAGS = {1: "user", 2: "user", 4: "group", 8: "group", 16: "mask", 32: "other"}
@@ -75,13 +76,12 @@ class Entry(NamedTuple):
     """Access lists in words, and hashes of the other extended attributes."""
 
 
-class Known(NamedTuple):
-    """What the cache remembers of a file: its entry, what tells that nothing touched it, and the entry's line."""
+class Part(NamedTuple):
+    """Some lines of the manifest, what they count, and what the cache is to remember of them."""
 
-    entry: Entry
-    ctime_ns: int
-    inode: int
-    line: bytes = b""
+    lines: bytes
+    counts: Counter[str]
+    remembered: bytes
 
 
 # --- looking at files -----------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class LeftOut:
         return path in self._plain or bool(self._pattern and self._pattern.fullmatch(path))
 
 
-def _walk(top: str, left_out: LeftOut, unreadable: list[str], to: str = "") -> Iterator[tuple[str, os.stat_result]]:
+def _walk(top: str, left_out: LeftOut, unreadable: set[str], to: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """Yield everything at and under a path, in the manifest's order; what vanishes meanwhile is not there.
 
     `to` is where all of it was restored; the paths are those of before.
@@ -145,7 +145,7 @@ def _walk(top: str, left_out: LeftOut, unreadable: list[str], to: str = "") -> I
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError:
-                unreadable.append(path)
+                unreadable.add(path)
         yield path, state
         base = path.rstrip("/")
         waiting += [f"{base}/{name}" for name in names]
@@ -239,78 +239,94 @@ def _entry(path: str, kind: str, state: os.stat_result, digest: str, acl: str) -
 
 
 class _Found(NamedTuple):
-    """One thing met on the walk: its entry from the cache where that holds, and whether to read it all the same."""
+    """One thing met on the walk: its line from the cache where that holds, and whether to read it all the same."""
 
     path: str
     state: os.stat_result
-    known: Known | None
+    kind: str
+    mark: bytes
+    line: bytes
     again: bool
 
 
 class _Scan:
     """One walk over the sources, with what it counts. Files are read by a few threads at once, and told in order."""
 
-    def __init__(self, known: Iterator[Known], sample: float, pool: Executor) -> None:
+    def __init__(self, cache: Iterator[tuple[bytes, bytes]], sample: float, pool: Executor) -> None:
+        self.started = time.clock_gettime_ns(_FILE_CLOCK)
         self.reused = self.sampled = 0
-        self.unreadable: list[str] = []
+        self.unreadable: set[str] = set()
         self.rotten: list[str] = []
-        self._known, self._next = known, next(known, None)
+        self._cache, self._next = cache, next(cache, None)
         self._sample, self._pool = sample, pool
 
-    def look(self, source: str, left_out: LeftOut) -> Iterator[Known]:
+    def look(self, source: str, left_out: LeftOut) -> Iterator[Part]:
         """Yield what stands under a source."""
         found = itertools.starmap(self._find, _walk(source, left_out, self.unreadable))
-        ahead: deque[Future[list[Known]]] = deque()
+        ahead: deque[Future[Part]] = deque()
         for some in iter(lambda: list(itertools.islice(found, _AT_ONCE)), []):
             ahead.append(self._pool.submit(self._read, some))
             if len(ahead) > _AHEAD:
-                yield from ahead.popleft().result()
+                yield ahead.popleft().result()
         for reading in ahead:
-            yield from reading.result()
+            yield reading.result()
 
     def _find(self, path: str, state: os.stat_result) -> _Found:
-        known = self._remembered(path, state)
+        kind, mark = KINDS[stat.S_IFMT(state.st_mode)], _mark(state)
+        line = self._remembered(path, mark)
         again = False
-        if known and known.entry.kind == FILE:
+        if line and kind == FILE:
             again = random.random() < self._sample  # noqa: S311  any few will do
             self.reused += 1
             self.sampled += again
-        return _Found(path, state, known, again)
+        return _Found(path, state, kind, mark, line, again)
 
-    def _remembered(self, path: str, state: os.stat_result) -> Known | None:
-        """Return what the cache has of a path: whatever changes content or attributes changes the inode's time."""
-        key = _key(path)
-        while self._next and _key(self._next.entry.path) < key:
-            self._next = next(self._known, None)
-        if not self._next or self._next.entry.path != path:
-            return None
-        entry, ctime_ns, inode, _ = self._next
-        same = (inode, ctime_ns, entry.mtime_ns) == (state.st_ino, state.st_ctime_ns, state.st_mtime_ns)
-        right_kind = KINDS[stat.S_IFMT(state.st_mode)] == entry.kind
-        right_size = entry.kind != FILE or entry.size == state.st_size
-        # Accounts may change their names without touching any file.
-        right_names = (entry.owner, entry.group) == (_owner(state.st_uid), _group(state.st_gid))
-        return self._next if same and right_kind and right_size and right_names else None
+    def _remembered(self, path: str, mark: bytes) -> bytes:
+        """Return the line that the cache has of a path, if nothing touched it since; else nothing.
 
-    def _read(self, some: Iterable[_Found]) -> list[Known]:
-        return [seen for seen in map(self._look_at, some) if seen]
+        Most lines are of what is there and as it was: those are told by their bytes, and never taken apart.
+        """
+        start = f"[{_text(path)},".encode("ascii")
+        while self._next and not self._next[1].startswith(start):
+            if _key(json.loads(self._next[1])[0]) > _key(path):
+                return b""
+            self._next = next(self._cache, None)
+        if not self._next:
+            return b""
+        (known, line), self._next = self._next, next(self._cache, None)
+        return line if known == mark else b""
 
-    def _look_at(self, found: _Found) -> Known | None:
-        path, state, known, again = found
-        if known:
+    def _read(self, some: Iterable[_Found]) -> Part:
+        lines, remembered, count = [], [], Counter[str]()
+        for found in some:
+            line = self._line(found)
+            if not line:
+                continue
+            lines.append(line)
+            count[found.kind] += 1
+            if found.kind == FILE:
+                count["bytes"] += found.state.st_size
+            # What changed a moment ago may change again without any time on it telling: it is hashed once more.
+            if found.state.st_ctime_ns < self.started and found.path not in self.unreadable:
+                remembered.append(found.mark + line)
+        return Part(b"".join(lines), count, b"".join(remembered))
+
+    def _line(self, found: _Found) -> bytes:
+        """Return the line of a thing; nothing if it vanished meanwhile."""
+        path, state, kind, _mark, line, again = found
+        if line:
             # The manifest keeps the hash of what was once well: no drill calls a rotten copy whole.
-            if again and self._is_rotten(known.entry.digest, path, state):
+            if again and self._is_rotten(Entry(*json.loads(line)).digest, path, state):
                 self.rotten.append(path)
-            return known
-        kind = KINDS[stat.S_IFMT(state.st_mode)]
+            return line
         try:
             digest, acl = _digest(path, kind, state), "" if kind == LINK else attributes(path)
         except FileNotFoundError:
-            return None
+            return b""
         except OSError:
-            self.unreadable.append(path)
+            self.unreadable.add(path)
             digest, acl = UNREADABLE, ""
-        return Known(_entry(path, kind, state, digest, acl), state.st_ctime_ns, state.st_ino)
+        return f"{_encode(_entry(path, kind, state, digest, acl))}\n".encode("ascii")
 
     @staticmethod
     def _is_rotten(digest: str, path: str, state: os.stat_result) -> bool:
@@ -338,7 +354,7 @@ def make(
     as patterns whose * and ? stay within a name, `sample` the share of unchanged files to read all the same, `more`
     what else the header says (databases, counts, canary).
     """
-    started, began = time.clock_gettime_ns(_FILE_CLOCK), time.monotonic()
+    began = time.monotonic()
     away = LeftOut(left_out)
     totals: dict[str, dict[str, int]] = {}
     digest = hashlib.sha256()
@@ -349,22 +365,19 @@ def make(
         remembered = stack.enter_context(_replacing(cache)) if cache else None
         for source in outermost(sources):
             count: Counter[str] = Counter()
-            for seen in scan.look(source, away):
-                line = seen.line or f"{_encode(seen.entry)}\n".encode("ascii")
-                digest.update(line)
-                entries.write(line)
-                lines += 1
-                count[seen.entry.kind] += 1
-                count["bytes"] += seen.entry.size
-                # What changed a moment ago may change again without any time on it telling: it is hashed once more.
-                if remembered and seen.ctime_ns < started and seen.entry.digest != UNREADABLE:
-                    remembered.write(b"%b,%d,%d]\n" % (line[:-2], seen.ctime_ns, seen.inode))
+            for part in scan.look(source, away):
+                digest.update(part.lines)
+                entries.write(part.lines)
+                count.update(part.counts)
+                if remembered:
+                    remembered.write(part.remembered)
             totals[source] = _total(count)
+            lines += sum(count.values()) - count["bytes"]
     header = {
         "version": VERSION,
         "service": service,
         "host": socket.getfqdn(),
-        "started_ns": started,
+        "started_ns": scan.started,
         "seconds": round(time.monotonic() - began, 3),
         "sources": totals,
         "entries": {"lines": lines, "sha256": digest.hexdigest()},
@@ -392,13 +405,24 @@ def _total(count: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def _read_cache(path: str | None) -> Iterator[Known]:
+def _mark(state: os.stat_result) -> bytes:
+    """Return what changes whenever something touches a file, in a form that a line of the cache begins with.
+
+    Whatever changes content or attributes changes the inode's time. Accounts may change their names without that.
+    """
+    what = (stat.S_IFMT(state.st_mode), state.st_ino, state.st_ctime_ns, state.st_mtime_ns, state.st_size)
+    return f"{what} {_owner(state.st_uid)}:{_group(state.st_gid)}\t".encode("utf-8", "surrogateescape")
+
+
+def _read_cache(path: str | None) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the marks and lines of the last manifest; a cache that was written otherwise is none."""
     if not path or not os.path.exists(path):
         return
-    with open(path, encoding="ascii") as file:
-        for line in file:
-            *entry, ctime_ns, inode = json.loads(line)
-            yield Known(Entry(*entry), ctime_ns, inode, f"{line.rsplit(',', 2)[0]}]\n".encode("ascii"))
+    with open(path, "rb") as file:
+        for whole in file:
+            mark, tab, line = whole.partition(b"\t")
+            if tab:
+                yield mark + tab, line
 
 
 @contextlib.contextmanager
@@ -476,7 +500,7 @@ class _Comparison:
 
     def run(self, wanted: Iterator[Entry], asked: Sequence[str], to: str, left_out: LeftOut) -> None:
         """Go along both."""
-        found = (one for source in asked for one in _walk(source, left_out, [], to))
+        found = (one for source in asked for one in _walk(source, left_out, set(), to))
         for entry, other in _side_by_side(wanted, found):
             self.entries += entry is not None
             if entry and other:
