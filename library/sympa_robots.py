@@ -61,8 +61,10 @@ EXAMPLES = r"""
 RETURN = r"""
 written: {description: Robots whose file was written now., type: list, elements: str, returned: always}
 closed: {description: Robots that lost their addresses now., type: list, elements: str, returned: always}
+seconds: {description: How long it took on the host., type: float, returned: success}
 """
 
+import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -98,7 +100,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    options = module.params
+    options, started = module.params, time.monotonic()
     folders = sympa_door.Folders(options["etc"], options["home"], options["owner"])
     try:
         sympa.refuse_impossible_robots(options["robots"], options["taken"])
@@ -122,7 +124,11 @@ def main():
     except (sympa.SympaError, UnsafePlanError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
-        changed=plan.changed or stale, written=sorted(plan.write), closed=list(plan.closed), diff=plan.diff()
+        changed=plan.changed or stale,
+        written=sorted(plan.write),
+        closed=list(plan.closed),
+        seconds=round(time.monotonic() - started, 2),
+        diff=plan.diff(),
     )
 
 

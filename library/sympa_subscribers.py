@@ -65,6 +65,7 @@ mended: {description: How many were changed now., type: int, returned: always}
 removed: {description: How many were taken off now., type: int, returned: always}
 left: {description: "How many the file names who left by themselves.", type: int, returned: always}
 subscriptions: {description: How many lines the file has that can be followed., type: int, returned: always}
+seconds: {description: How long it took on the host., type: float, returned: always}
 faults: {description: Lines that cannot be followed., type: list, elements: str, returned: always}
 """
 
@@ -123,7 +124,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    options, memory = module.params, Path(module.params["known"])
+    options, memory, started = module.params, Path(module.params["known"]), time.monotonic()
     options["managed"] = frozenset(options["managed"])
     database = sympa_door.Database(options["database"])
     try:
@@ -149,13 +150,15 @@ def main():
         "removed": sum(len(one.remove) for one in todo.values()),
         "left": sum(len(one.left) for one in todo.values()),
         "subscriptions": sum(map(len, wanted.lists.values())),
+        "seconds": round(time.monotonic() - started, 2),
         "faults": wanted.faults,
         "diff": {"before": "", "after": "".join(f"{address}: {one.words()}\n" for address, one in changes.items())},
     }
     if wanted.faults:
         first = "\n".join(wanted.faults[: sympa.MANY])
         module.fail_json(
-            msg=f"{len(wanted.faults)} lines of {options['src']} cannot be followed; all others are in force:\n{first}",
+            msg=f"lines of {options['src']} that cannot be followed: {len(wanted.faults)}; "
+            f"all others are in force:\n{first}",
             **result,
         )
     module.exit_json(**result)

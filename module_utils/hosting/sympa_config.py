@@ -3,7 +3,7 @@
 """The configuration files of Sympa: a list's paragraphs, a robot's lines.
 
 The first comment of a list's file names the parameters that are ours: `# infini: subject send`. Sympa keeps comments
-when somebody changes a list on the web, so that the file itself says what the data own and what is its owners' business.
+when somebody changes a list on the web, so that the file says what the data own; the rest is its owners' business.
 """
 
 from __future__ import annotations
