@@ -21,7 +21,10 @@ options:
     suboptions:
       name: {description: "Name, without its domain.", type: str, required: true}
       robot: {description: Domain of its robot., type: str, required: true}
-      kind: {description: "C(newsletter), C(discussion) or C(closed).", type: str, required: true}
+      kind:
+        description: V(newsletter), V(discussion), V(closed), or V(custom), which is what its settings say.
+        type: str
+        required: true
       subject: {description: What it is for., type: str, required: true}
       description: {description: A longer text for its page; without one the owners' own stays., type: str}
       language: {description: "Its language, if not the robot's.", type: str}
@@ -173,16 +176,6 @@ class Door:
         self.database.write(sympa_door.list_statements(plan.write, plan.before, now))
         self.folders.touch(plan.write, "admin")
 
-    def addresses(self, lists):
-        """Return the map of all addresses that Sympa answers to."""
-        robots = [name for name, text in self.folders.robots().items() if not text.startswith(sympa_plan.CLOSED_ROBOT)]
-        living = [
-            address
-            for address, one in lists.items()
-            if one.status == sympa_plan.OPEN and address.partition("@")[2] in robots
-        ]
-        return sympa_plan.transport(robots, living)
-
 
 def main():
     """Read, plan, write."""
@@ -212,7 +205,7 @@ def main():
         closing, opening = sympa_plan.turns(wanted, found, options["confirm_closings"])
         turned = door.turn(found, closing, opening)
         plan = sympa_plan.plan_lists(wanted, turned, now, options["listmaster"])
-        addresses = door.addresses({**turned, **plan.after})
+        addresses = sympa_door.all_addresses(door.folders, {**turned, **plan.after})
         stale = sympa_door.map_differs(door.map, addresses)
         if not module.check_mode:
             if plan.changed:

@@ -13,7 +13,7 @@ MANY = 20
 """How many sentences are worth reading; the rest is counted."""
 
 # Limits of Sympa's own tables and of its own expressions.
-_LIST_LENGTH, _ROBOT_LENGTH, ADDRESS_LENGTH, TEXT_LENGTH = 50, 80, 100, 150
+_LIST_LENGTH, _ROBOT_LENGTH, ADDRESS_LENGTH, TEXT_LENGTH, _SUBJECT_LENGTH = 50, 80, 100, 150, 250
 _LIST = re.compile(r"[a-z0-9][a-z0-9.+_-]*", re.ASCII)
 _ROBOT = re.compile(r"(?=[a-z0-9.-]*[a-z])[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+", re.ASCII)
 _ADDRESS = re.compile(
@@ -27,6 +27,7 @@ ROBOT_BOUNCES = ("bounce", "abuse-feedback-report")
 ROBOT_NAMES = ("sympa", "sympa-request", "sympa-owner", "listmaster", *ROBOT_BOUNCES)
 """What Sympa answers to on every robot."""
 
+CUSTOM = "custom"
 # Each kind is a set of list parameters, in Sympa's own words; `settings` of a list go over them.
 KINDS: dict[str, dict[str, Any]] = {
     "newsletter": {  # a few write, everybody reads
@@ -62,9 +63,10 @@ KINDS: dict[str, dict[str, Any]] = {
         "process_archive": "on",
         "archive": {"web_access": "private", "mail_access": "owner"},
     },
+    CUSTOM: {},  # Sympa's own defaults, and what `settings` say
 }
-_BOOKKEEPING = {"creation", "update", "serial", "latest_instantiation", "family_name", "user_data_source"}
-_FIELDS = {"subject": "subject", "status": "status", "owner": "owners", "editor": "moderators", "topics": "topics"}
+BOOKKEEPING = {"creation", "update", "serial", "latest_instantiation", "family_name", "user_data_source"}
+FIELDS = {"subject": "subject", "status": "status", "owner": "owners", "editor": "moderators", "topics": "topics"}
 
 
 class SympaError(Exception):
@@ -169,15 +171,15 @@ def _people_faults(what: str, entry: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _parameter_faults(what: str, entry: Mapping[str, Any]) -> Iterable[str]:
-    if not is_text(entry["subject"]) or len(entry["subject"]) > TEXT_LENGTH:
-        yield f"{what} has no subject: say in one line of at most {TEXT_LENGTH} characters what it is for"
+    if not is_text(entry["subject"]) or len(entry["subject"]) > _SUBJECT_LENGTH:
+        yield f"{what} has no subject: say in one line of at most {_SUBJECT_LENGTH} characters what it is for"
     yield from _line_faults(what, entry, "language")
     if entry["kind"] not in KINDS:
         yield f"{what} is of kind {entry['kind']!r}, which there is not: {', '.join(KINDS)}"
     for topic in entry.get("topics") or ():
         if not re.fullmatch(r"[a-z0-9_/-]+", topic):
             yield f"{what} has the topic {topic!r}: small letters, digits, _, - and / are what it may have"
-    yield from _settings_faults(what, entry.get("settings") or {}, _FIELDS, nested=True)
+    yield from _settings_faults(what, entry.get("settings") or {}, FIELDS, nested=True)
 
 
 def _name_faults(name: str, what: str) -> Iterable[str]:
@@ -210,7 +212,7 @@ def _settings_faults(
     for name, value in settings.items():
         if name in fields:
             yield f"{what} sets {name} in settings: use its field {fields[name]}"
-        elif name in _BOOKKEEPING:
+        elif name in BOOKKEEPING:
             yield f"{what} sets {name}, which Sympa writes itself: leave it out"
         elif not re.fullmatch(r"[a-z][a-z0-9_.]*", name) or not _is_value(value, nested):
             yield f"the setting {name} of {what} is no parameter of Sympa's: a name, and text on one line"

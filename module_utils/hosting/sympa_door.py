@@ -15,11 +15,15 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 from .sympa import SympaError, canonical
 from .sympa_config import parse
-from .sympa_plan import ROW, Admin, List, map_text
+from .sympa_plan import CLOSED_ROBOT, OPEN, ROW, Admin, List, map_text, transport
 from .sympa_subscribers import ListPlan, Subscriber
 
 USER = "sympa"
@@ -38,27 +42,39 @@ class Database:
         ]
 
     def ask(self, question: str) -> Iterator[list[str]]:
-        """Return the answer's rows."""
-        for line in self._run([question]).splitlines():
-            cells = line.split("\t")
-            if "\\" in line:
-                cells = [re.sub(r"\\[nt0\\]", lambda found: _ESCAPES[found.group()], cell) for cell in cells]
-            yield cells
+        """Return the answer's rows as they come."""
+        with self._client([question]) as answer:
+            for line in answer:
+                cells = line.rstrip("\n").split("\t")
+                if "\\" in line:
+                    cells = [re.sub(r"\\[nt0\\]", lambda found: _ESCAPES[found.group()], cell) for cell in cells]
+                yield cells
 
     def write(self, statements: Iterable[str]) -> None:
         """Run the statements as one change: all of them, or none."""
         # Sympa talks to its tables in this mode, too.
-        self._run(["SET SESSION sql_mode = ''", "START TRANSACTION", *statements, "COMMIT"])
+        with self._client(chain(["SET SESSION sql_mode = ''", "START TRANSACTION"], statements, ["COMMIT"])):
+            pass
 
-    def _run(self, statements: Sequence[str]) -> str:
-        text = "".join(f"{statement};\n" for statement in statements)
-        try:
-            done = subprocess.run(self._command, input=text, capture_output=True, encoding="utf-8", check=False)
-        except FileNotFoundError:
-            raise SympaError("MariaDB's client is not on this host: apply the role mariadb first") from None
-        if done.returncode:
-            raise SympaError(f"MariaDB refused Sympa's data: {done.stderr.strip()}")
-        return done.stdout
+    @contextmanager
+    def _client(self, statements: Iterable[str]) -> Iterator[IO[str]]:
+        """Give the statements to the client one after the other, so that millions of rows are never held at once."""
+        with TemporaryFile("w+", encoding="utf-8") as errors:
+            try:
+                client = subprocess.Popen(
+                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
+                )
+            except FileNotFoundError:
+                raise SympaError("MariaDB's client is not on this host: apply the role mariadb first") from None
+            with client:
+                assert client.stdin is not None  # noqa: S101  both are pipes
+                assert client.stdout is not None  # noqa: S101
+                with suppress(BrokenPipeError), client.stdin as stream:
+                    stream.writelines(f"{statement};\n" for statement in statements)
+                yield client.stdout
+            if client.returncode:
+                errors.seek(0)
+                raise SympaError(f"MariaDB refused Sympa's data: {errors.read().strip()}")
 
 
 class Folders:
@@ -71,6 +87,10 @@ class Folders:
     def robots(self) -> dict[str, str]:
         """Return the file of each robot."""
         return {path.parent.name: _text(path) for path in self.etc.glob("*/robot.conf")}
+
+    def open_robots(self) -> list[str]:
+        """Return the robots that have addresses."""
+        return sorted(name for name, text in self.robots().items() if not text.startswith(CLOSED_ROBOT))
 
     def robots_with_lists(self) -> list[str]:
         """Return the robots that have a folder of lists."""
@@ -178,6 +198,19 @@ def sympa(*words: str) -> None:
         raise SympaError(f"sympa {' '.join(words)} failed: {(done.stderr or done.stdout).strip()[-500:]}")
 
 
+def all_addresses(folders: Folders, lists: Mapping[str, List]) -> dict[str, str]:
+    """Return the map of all addresses that Sympa answers to."""
+    robots = set(folders.open_robots())
+    living = (address for address, one in lists.items() if one.status == OPEN and address.partition("@")[2] in robots)
+    return transport(robots, living)
+
+
+def write_all_addresses(folders: Folders, place: Path) -> None:
+    """Write the maps of robots and addresses as they are, whoever made them."""
+    folders.write_map(place / "domains", dict.fromkeys(folders.open_robots(), USER))
+    folders.write_map(place / "transport", all_addresses(folders, folders.lists()))
+
+
 def read_lists(folders: Folders, database: Database) -> dict[str, List]:
     """Return the lists with their lines of Sympa's table and their people."""
     found = folders.lists()
@@ -239,19 +272,22 @@ def list_statements(lists: Mapping[str, List], before: Mapping[str, List], now: 
         for address, admin in admins
     ]
     yield from _insert("admin_table", columns, rows, columns[5:])
-    yield from _users({admin.email: admin.name for _, admin in admins})
+    yield from _users((admin.email, admin.name) for _, admin in admins)
 
 
-def read_subscribers(database: Database, addresses: Sequence[str]) -> Iterator[tuple[str, dict[str, Subscriber]]]:
-    """Return the subscribers of these lists, one list after the other; a list without any is left out."""
-    where = ", ".join("({})".format(", ".join(map(_quote, address.split("@")))) for address in addresses)
+def read_subscribers(
+    database: Database, addresses: Sequence[str] | None = None
+) -> Iterator[tuple[str, dict[str, Subscriber]]]:
+    """Return the subscribers of these lists or of all, one list after the other; a list without any is left out."""
+    places = ", ".join("({})".format(", ".join(map(_quote, address.split("@")))) for address in addresses or ())
+    where = "" if addresses is None else f"WHERE (list_subscriber, robot_subscriber) IN ({places}) "
     address = ""
     them: dict[str, Subscriber] = {}
     for row in database.ask(
         "SELECT CONCAT(list_subscriber, '@', robot_subscriber), user_subscriber, TRIM(IFNULL(comment_subscriber, '')), "
         "IFNULL(NULLIF(reception_subscriber, ''), 'mail'), "
         "IFNULL(NULLIF(visibility_subscriber, ''), 'noconceal'), date_epoch_subscriber FROM subscriber_table "
-        f"WHERE (list_subscriber, robot_subscriber) IN ({where}) ORDER BY robot_subscriber, list_subscriber"
+        f"{where}ORDER BY robot_subscriber, list_subscriber"
     ):
         if row[0] != address:
             if them:
@@ -264,17 +300,7 @@ def read_subscribers(database: Database, addresses: Sequence[str]) -> Iterator[t
 
 def subscriber_statements(plans: Mapping[str, ListPlan], now: int) -> Iterator[str]:
     """Return what changes the subscribers of lists, as Sympa keeps them; nobody is told by mail."""
-    told = ("comment", "reception", "visibility", "date_epoch", "update_epoch", "subscribed", "number_messages")
-    columns = tuple(f"{name}_subscriber" for name in ("list", "robot", "user", *told))
-    rows: list[str] = []
-    users: dict[str, str] = {}
     for address, plan in plans.items():
-        place = ",".join(map(_quote, address.split("@")))
-        for email, one in plan.add.items():
-            date = one.date or now
-            cells = (_quote(email), _quote(one.name or None), _quote(one.reception), _quote(one.visibility))
-            rows.append(f"({place},{','.join(cells)},{date},{date},1,0)")
-            users[email] = one.name or users.get(email, "")
         where = "WHERE list_subscriber = {} AND robot_subscriber = {}".format(*map(_quote, address.split("@")))
         for email, one in plan.mend.items():
             yield (
@@ -284,8 +310,25 @@ def subscriber_statements(plans: Mapping[str, ListPlan], now: int) -> Iterator[s
             )
         for some in _slices(plan.remove):
             yield f"DELETE FROM subscriber_table {where} AND user_subscriber IN ({', '.join(map(_quote, some))})"
+    told = ("comment", "reception", "visibility", "date_epoch", "update_epoch", "subscribed", "number_messages")
+    columns = tuple(f"{name}_subscriber" for name in ("list", "robot", "user", *told))
+    rows = (
+        _row(
+            *address.split("@"),
+            email,
+            one.name or None,
+            one.reception,
+            one.visibility,
+            one.date or now,
+            one.date or now,
+            1,
+            0,
+        )
+        for address, plan in plans.items()
+        for email, one in plan.add.items()
+    )
     yield from _insert("subscriber_table", columns, rows)
-    yield from _users(users)
+    yield from _users((email, one.name) for plan in plans.values() for email, one in plan.add.items())
 
 
 def load_known(path: Path) -> dict[str, frozenset[str]]:
@@ -306,13 +349,14 @@ def save_known(path: Path, known: Mapping[str, frozenset[str]]) -> None:
     draft.replace(path)
 
 
-def _users(names: Mapping[str, str]) -> Iterator[str]:
-    rows = [_row(email, name or None) for email, name in names.items()]
+def _users(people: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Return what makes people known who are not."""
+    rows = (_row(email, name or None) for email, name in people)
     yield from _insert("user_table", ("email_user", "gecos_user"), rows, ignore=True)
 
 
 def _insert(
-    table: str, columns: Sequence[str], rows: Sequence[str], update: Sequence[str] = (), *, ignore: bool = False
+    table: str, columns: Sequence[str], rows: Iterable[str], update: Sequence[str] = (), *, ignore: bool = False
 ) -> Iterator[str]:
     tail = " ON DUPLICATE KEY UPDATE " + ", ".join(f"{name} = VALUES({name})" for name in update) if update else ""
     verb = "INSERT IGNORE INTO" if ignore else "INSERT INTO"
@@ -320,8 +364,10 @@ def _insert(
         yield f"{verb} {table} ({', '.join(columns)}) VALUES {','.join(some)}{tail}"
 
 
-def _slices(rows: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
+def _slices(rows: Iterable[str]) -> Iterator[list[str]]:
+    left = iter(rows)
+    while some := list(islice(left, _ROWS)):
+        yield some
 
 
 def _row(*cells: object) -> str:

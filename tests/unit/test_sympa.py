@@ -15,6 +15,7 @@ from ansible.module_utils.hosting.sympa import (
     robot_addresses,
 )
 from ansible.module_utils.hosting.sympa_config import Config, merge, parse, render_robot, wanted_values
+from ansible.module_utils.hosting.sympa_export import export_list, export_robot
 from ansible.module_utils.hosting.sympa_plan import (
     Admin,
     List,
@@ -67,12 +68,12 @@ def faults(*lists, robots=(ROBOT,), taken=()):
         (entry(owners=[{"email": "nobody"}]), "'nobody' as owner, which is no mail address"),
         (entry(owners=[{"email": "a@velo.test"}, {"email": "A@velo.test "}]), "a@velo.test as owner 2 times: keep one"),
         (entry(moderators=[{"email": f"amis-editor@{ROBOT}"}]), "has itself"),
-        (entry(subject="two\nlines"), "has no subject: say in one line of at most 150"),
-        (entry(subject="s" * 151), "has no subject: say in one line of at most 150"),
+        (entry(subject="two\nlines"), "has no subject: say in one line of at most 250"),
+        (entry(subject="s" * 251), "has no subject: say in one line of at most 250"),
         (entry(language="fr\nlang br"), "the language of list"),
         (entry(topics=["arts", "b\nsend private"]), "topic"),
-        (entry(subject=" "), "has no subject: say in one line of at most 150"),
-        (entry(kind="spam"), "of kind 'spam', which there is not: newsletter, discussion, closed"),
+        (entry(subject=" "), "has no subject: say in one line of at most 250"),
+        (entry(kind="spam"), "of kind 'spam', which there is not: newsletter, discussion, closed, custom"),
         (entry(settings={"owner": "me"}), "sets owner in settings: use its field owners"),
         (entry(settings={"serial": 4}), "sets serial, which Sympa writes itself"),
         (entry(settings={"send": "private\n\nowner\nemail x@y.test"}), "no parameter of Sympa's"),
@@ -277,6 +278,60 @@ def test_a_new_list():
     assert one.row == ("open", "1000", BY, "1000", BY, "les amis", "1", ",arts,velo,")
     assert one.admins == {Admin("contact@velo.test", "owner", "Vélo", "privileged")}
     assert "owner contact@velo.test Vélo privileged" in plan.diff()[0]["after"]
+
+
+@given(SETS)
+def test_an_export_says_what_is_there(wanted):
+    found = apply(wanted, {}, 1000)
+    told = [export_list(address, one) for address, one in found.items()]
+    closed = {one["name"]: one for one in wanted if one["status"] == "closed"}
+    for one in told:  # a closed list has no people, and Sympa keeps who they were in its folder
+        one["owners"] = one["owners"] or closed[one["name"]]["owners"]
+    refuse_impossible_lists(told, [ROBOT])
+    assert not plan_lists(told, found, 2000, BY).changed
+    assert {f"{one['name']}@{one['robot']}": one["kind"] for one in told if "settings" not in one}.items() <= {
+        f"{one['name']}@{one['robot']}": one["kind"] for one in wanted
+    }.items()
+
+
+def test_a_list_made_by_hand_is_exported_as_it_is():
+    config = parse("subject By hand\n\nsend privateoreditorkey\n\narchive\nweb_access public\nquota 10\n\nserial 9\n")
+    one = List(config, None, frozenset([Admin("a@x.test", "owner", "", "normal", "nomail", "conceal")]), "Hello\n")
+    assert export_list(f"main@{ROBOT}", one) == {
+        "name": "main",
+        "robot": ROBOT,
+        "kind": "custom",
+        "subject": "By hand",
+        "status": "open",
+        "owners": [{"email": "a@x.test", "privileged": False, "receives": False, "hidden": True}],
+        "moderators": [],
+        "description": "Hello",
+        "settings": {"send": "privateoreditorkey", "archive": {"web_access": "public", "quota": "10"}},
+    }
+
+
+def test_a_robot_is_exported_as_it_was_declared():
+    declared = robot(
+        title="Vélo",
+        language="br",
+        url="https://x.test/s",
+        dkim={"selector": "s1", "key_file": "/k", "domain": "d.test"},
+        arc={"selector": "a1", "key_file": "/k", "domain": "d.test", "server": "m.test"},
+        dmarc={"mode": ["dmarc_reject"]},
+        settings={"verp_rate": "5%"},
+    )
+    assert export_robot(ROBOT, render_robot(declared, URL)) == declared
+    old = (
+        "title x\nlistmaster a@x.test, b@x.test\ndkim_selector s\ndkim_private_key_path /k\ndmarc_protection_mode all\n"
+    )
+    assert export_robot(ROBOT, old) == {
+        "name": ROBOT,
+        "title": "x",
+        "listmasters": ["a@x.test", "b@x.test"],
+        "dkim": {"selector": "s", "key_file": "/k"},
+        "dmarc": {"mode": ["all"]},
+        "settings": {},
+    }
 
 
 def test_many_lists_do_not_close_at_once():
