@@ -127,6 +127,8 @@ def main():
     options, memory, started = module.params, Path(module.params["known"]), time.monotonic()
     options["managed"] = frozenset(options["managed"])
     database = sympa_door.Database(options["database"])
+    if module.check_mode and not Path(options["src"]).exists():
+        module.exit_json(changed=True, added=0, mended=0, removed=0, left=0, subscriptions=0, seconds=0.0, faults=[])
     try:
         wanted = parse(options)
         known = sympa_door.load_known(memory)

@@ -74,7 +74,10 @@ class Database:
                 yield client.stdout
             if client.returncode:
                 errors.seek(0)
-                raise SympaError(f"MariaDB refused Sympa's data: {errors.read().strip()}")
+                words = errors.read().strip()
+                if re.match(r"ERROR 20\d\d ", words):
+                    raise SympaError(f"MariaDB does not answer on this host ({words}): is the service started?")
+                raise SympaError(f"MariaDB refused Sympa's data: {words}")
 
 
 class Folders:

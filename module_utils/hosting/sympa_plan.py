@@ -207,8 +207,7 @@ def plan_lists(wanted: Sequence[Mapping[str, Any]], found: Mapping[str, List], n
             frozenset() if config.line("status") in _SHUT else frozenset(_people(entry)),
             _info(entry, before),
         )
-        if before is None or one != before:
-            after[address] = _counted(one, before, now, by)
+        after[address] = _counted(one, before, now, by)
     return ListPlan(found, after)
 
 

@@ -156,7 +156,7 @@ def by_its_own_commands(host: Host, some: int, counts: dict[str, int]) -> dict[s
     a_list = (time.monotonic() - started) / some
     people = "".join(f"somebody{number}@ailleurs.example\n" for number in range(some))
     started = time.monotonic()
-    host.run(f"sympa add cli0@{CLI_ROBOT}", people)
+    host.run(f"sympa add --quiet cli0@{CLI_ROBOT}", people)
     a_subscriber = (time.monotonic() - started) / some
     host.run(
         f"for number in $(seq 0 {some - 1}); do sympa close --mode=purge cli$number@{CLI_ROBOT} || exit 1; done; "
@@ -188,9 +188,11 @@ def raw_load(host: Host) -> float:
 def disagreements(host: Host, wanted: list[dict[str, Any]], path: Path) -> list[str]:
     """Compare Sympa's own dump, review, table and pages with the data; return what differs."""
     them: dict[str, set[str]] = {f"{entry['name']}@{entry['robot']}": set() for entry in wanted}
+    hidden = set()
     for line in path.read_text().splitlines()[1:]:
-        address, email, *_ = line.split("\t")
+        address, email, _, _, visibility, _ = line.split("\t")
         them[address].add(email)
+        hidden |= {(address, email)} if visibility == "conceal" else set()
     wrong = []
     host.run("sympa dump --roles=member,owner,editor '*'")
     dumped: dict[str, set[str]] = {}
@@ -201,7 +203,8 @@ def disagreements(host: Host, wanted: list[dict[str, Any]], path: Path) -> list[
     wrong += [f"dump of {address}" for address, those in them.items() if dumped.get(address, set()) != those]
     for address in list(them)[:: max(1, len(them) // 3)]:
         said = set(re.findall(r"\S+@\S+\.example", host.run(f"sympa review {address}")))
-        wrong += [f"review of {address}"] if said != them[address] else []
+        shown = {email for email in them[address] if (address, email) not in hidden}
+        wrong += [f"review of {address}"] if said != shown else []
     table = "SELECT * FROM list_table ORDER BY robot_list, name_list"
     ours = host.sql(table)
     host.run("sympa sync_list_db")
