@@ -128,7 +128,7 @@ def main():
         written=sorted(plan.write),
         closed=list(plan.closed),
         seconds=round(time.monotonic() - started, 2),
-        diff=plan.diff(),
+        diff=plan.diff() if module._diff else [],
     )
 
 

@@ -195,8 +195,10 @@ def map_differs(path: Path, lines: Mapping[str, str]) -> bool:
 
 
 def sympa(*words: str) -> None:
-    """Have Sympa itself do something."""
-    done = subprocess.run(["sympa", *words], capture_output=True, text=True, check=False)
+    """Have Sympa itself do something, as the account that its database knows."""
+    done = subprocess.run(
+        ["runuser", "-u", USER, "--", "sympa", *words], cwd="/", capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SympaError(f"sympa {' '.join(words)} failed: {(done.stderr or done.stdout).strip()[-500:]}")
 

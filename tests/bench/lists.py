@@ -33,6 +33,7 @@ WANTED = {"no change": 15.0, "one list": 5.0, "subscribers from nothing / raw lo
 TASKS = {"robots": "Own the robots", "lists": "Own the lists", "subscribers": "Own the subscribers"}
 DOMAIN = "listes.bench.test"
 CLI_ROBOT = "cli.bench.test"
+SYMPA = "runuser -u sympa -- sympa"
 THERE = """SELECT COUNT(*), COUNT(DISTINCT user_subscriber) FROM subscriber_table;
 SELECT COUNT(*), COUNT(DISTINCT robot_list) FROM list_table;"""
 XML = """<?xml version="1.0"?><list><listname>cli{number}</listname><type>discussion_list</type><subject>x</subject>
@@ -148,7 +149,7 @@ def by_its_own_commands(host: Host, some: int, counts: dict[str, int]) -> dict[s
     )
     create = "".join(
         f"cat > /run/cli.xml <<'EOF'\n{XML.format(number=number)}\nEOF\n"
-        f"sympa create --input_file=/run/cli.xml {CLI_ROBOT} || exit 1\n"
+        f"{SYMPA} create --input_file=/run/cli.xml {CLI_ROBOT} || exit 1\n"
         for number in range(some)
     )
     started = time.monotonic()
@@ -156,10 +157,10 @@ def by_its_own_commands(host: Host, some: int, counts: dict[str, int]) -> dict[s
     a_list = (time.monotonic() - started) / some
     people = "".join(f"somebody{number}@ailleurs.example\n" for number in range(some))
     started = time.monotonic()
-    host.run(f"sympa add --quiet cli0@{CLI_ROBOT}", people)
+    host.run(f"{SYMPA} add --quiet cli0@{CLI_ROBOT}", people)
     a_subscriber = (time.monotonic() - started) / some
     host.run(
-        f"for number in $(seq 0 {some - 1}); do sympa close --mode=purge cli$number@{CLI_ROBOT} || exit 1; done; "
+        f"for number in $(seq 0 {some - 1}); do {SYMPA} close --mode=purge cli$number@{CLI_ROBOT} || exit 1; done; "
         f"rm -r /etc/sympa/{CLI_ROBOT} /var/lib/sympa/list_data/{CLI_ROBOT}"
     )
     return {
@@ -194,7 +195,7 @@ def disagreements(host: Host, wanted: list[dict[str, Any]], path: Path) -> list[
         them[address].add(email)
         hidden |= {(address, email)} if visibility == "conceal" else set()
     wrong = []
-    host.run("sympa dump --roles=member,owner,editor '*'")
+    host.run(f"{SYMPA} dump --roles=member,owner,editor '*'")
     dumped: dict[str, set[str]] = {}
     for line in host.run("cd /var/lib/sympa/list_data && grep -r --include=member.dump '^email ' .").splitlines():
         folder, _, email = line.partition(":email ")
@@ -202,12 +203,12 @@ def disagreements(host: Host, wanted: list[dict[str, Any]], path: Path) -> list[
         dumped.setdefault(f"{name}@{robot}", set()).add(email)
     wrong += [f"dump of {address}" for address, those in them.items() if dumped.get(address, set()) != those]
     for address in list(them)[:: max(1, len(them) // 3)]:
-        said = set(re.findall(r"\S+@\S+\.example", host.run(f"sympa review {address}")))
+        said = set(re.findall(r"\S+@\S+\.example", host.run(f"{SYMPA} review {address}")))
         shown = {email for email in them[address] if (address, email) not in hidden}
         wrong += [f"review of {address}"] if said != shown else []
     table = "SELECT * FROM list_table ORDER BY robot_list, name_list"
     ours = host.sql(table)
-    host.run("sympa sync_list_db")
+    host.run(f"{SYMPA} sync_list_db")
     wrong += ["list_table is not what Sympa makes of its files"] if host.sql(table) != ours else []
     wrong += _pages(host, wanted)
     return wrong
@@ -247,7 +248,7 @@ def measure(host: Host, counts: dict[str, int], one_by_one: int) -> dict[str, An
         raw = raw_load(host)
         found = host.sql(THERE).split()
         wrong = disagreements(host, wanted["sympa_lists"], path)
-    ratio = nothing["subscribers"] / raw
+    print(nothing, again, one, raw, wrong[:5], found); ratio = nothing["subscribers"] / raw
     good = (
         again["play"] <= WANTED["no change"],
         one["lists"] + one["subscribers"] <= WANTED["one list"],

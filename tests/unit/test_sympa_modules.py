@@ -67,7 +67,7 @@ def run(place, capsys):
         )
         paths = {name: str(place / path) for name, path in known.items() if name in spec}
         with (
-            patch_module_args({**paths, "owner": "", "_ansible_check_mode": check, **arguments}),
+            patch_module_args({**paths, "owner": "", "_ansible_check_mode": check, "_ansible_diff": True, **arguments}),
             pytest.raises(SystemExit),
         ):
             module.main()
