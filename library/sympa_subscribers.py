@@ -69,6 +69,8 @@ seconds: {description: How long it took on the host., type: float, returned: alw
 faults: {description: Lines that cannot be followed., type: list, elements: str, returned: always}
 """
 
+import hashlib
+import json
 import time
 from pathlib import Path
 
@@ -77,22 +79,51 @@ from ansible.module_utils.hosting import sympa, sympa_door
 from ansible.module_utils.hosting import sympa_subscribers as thinking
 from ansible.module_utils.hosting.brake import UnsafePlanError
 
+NOTHING = {"added": 0, "mended": 0, "removed": 0}
+
 
 def parse(options):
     """Read the file."""
     try:
         with Path(options["src"]).open(encoding="utf-8", newline="\n") as lines:
             return thinking.parse(lines, options["lists"])
-    except FileNotFoundError:
-        raise sympa.SympaError(f"the file of subscribers {options['src']} is not there: write it first") from None
     except (UnicodeDecodeError, thinking.FileError) as error:
         why = "it is not UTF-8: write it again in UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise sympa.SympaError(f"the file of subscribers {options['src']} cannot be used: {why}") from None
 
 
+class Memory:
+    """What the last run left: whom the file named, and with which file and lists the database was as it should be."""
+
+    def __init__(self, options):
+        self.path = Path(options["known"])
+        self.settled = self.path.with_name("settled.json")
+        sums = hashlib.sha256(repr((options["lists"], sorted(options["managed"]))).encode())
+        sums.update(Path(options["src"]).read_bytes())
+        self.sums = sums.hexdigest()
+
+    def answer(self, database):
+        """Return the last run's answer where nothing has changed since, neither in the file nor in the database."""
+        if not self.settled.exists():
+            return None
+        last = json.loads(self.settled.read_text("utf-8"))
+        same = last["sums"] == self.sums and last["prints"] == fingerprints(database, last["columns"])
+        return last["answer"] if same else None
+
+    def keep(self, columns, prints, answer):
+        """Remember that all is as it should be."""
+        text = {"sums": self.sums, "columns": columns, "prints": prints, "answer": answer}
+        sympa_door.put_private(self.settled, json.dumps(text))
+
+
+def fingerprints(database, columns):
+    """Return the fingerprint of each list that has subscribers."""
+    return {row[0]: [int(row[1]), int(row[2])] for row in database.ask(thinking.fingerprint_sql(columns))}
+
+
 def plans(options, wanted, database, known):
-    """Return what changes, and how many subscribers the lists have that change."""
-    prints = {row[0]: (int(row[1]), int(row[2])) for row in database.ask(thinking.fingerprint_sql(wanted.compared))}
+    """Return what changes, how many subscribers the lists have that change, and all fingerprints."""
+    prints = fingerprints(database, wanted.compared)
     todo, found = {}, {}
     differing = thinking.differing(wanted, options["managed"], prints, known)
     found = dict(sympa_door.read_subscribers(database, differing)) if differing else {}
@@ -105,7 +136,16 @@ def plans(options, wanted, database, known):
             removes=address not in wanted.faulty,
             compared=wanted.compared,
         )
-    return todo, {address: len(found.get(address, {})) for address in differing}
+    return todo, {address: len(found.get(address, {})) for address in differing}, prints
+
+
+def write(options, database, wanted, changes):
+    """Write what changes, tell the daemons, and return the fingerprints that the database has now."""
+    database.write(sympa_door.subscriber_statements(changes, int(time.time())))
+    sympa_door.Folders("", options["home"], options["owner"]).touch(changes, "member")
+    prints = fingerprints(database, wanted.compared)
+    thinking.refuse_other_than_wanted(wanted, options["managed"], changes, prints)
+    return prints
 
 
 def main():
@@ -124,25 +164,33 @@ def main():
         },
         supports_check_mode=True,
     )
-    options, memory, started = module.params, Path(module.params["known"]), time.monotonic()
+    options, started = module.params, time.monotonic()
     options["managed"] = frozenset(options["managed"])
     database = sympa_door.Database(options["database"])
     if module.check_mode and not Path(options["src"]).exists():
-        module.exit_json(changed=True, added=0, mended=0, removed=0, left=0, subscriptions=0, seconds=0.0, faults=[])
+        module.exit_json(changed=True, **NOTHING, subscriptions=0, left=0, faults=[], seconds=0.0)
     try:
+        memory = Memory(options)
+        settled = memory.answer(database)
+        if settled is not None:
+            module.exit_json(changed=False, **NOTHING, **settled, seconds=round(time.monotonic() - started, 2))
         wanted = parse(options)
-        known = sympa_door.load_known(memory)
-        todo, counts = plans(options, wanted, database, known)
+        known = sympa_door.load_known(memory.path)
+        todo, counts, prints = plans(options, wanted, database, known)
         thinking.refuse_mass_removals(todo, counts, options["confirm_removals"])
         changes = {address: one for address, one in todo.items() if one.changed}
+        answer = {
+            "left": sum(len(one.left) for one in todo.values()),
+            "subscriptions": sum(map(len, wanted.lists.values())),
+            "faults": wanted.faults,
+        }
         if not module.check_mode:
-            if changes:
-                database.write(sympa_door.subscriber_statements(changes, int(time.time())))
-                folders = sympa_door.Folders("", options["home"], options["owner"])
-                folders.touch(changes, "member")
-            after = thinking.known_after(wanted, known, options["lists"])
-            if after != known:
-                sympa_door.save_known(memory, after)
+            prints = write(options, database, wanted, changes) if changes else prints
+            sympa_door.save_known(memory.path, thinking.known_after(wanted, known, options["lists"]))
+            if not wanted.faults:
+                memory.keep(wanted.compared, prints, answer)
+    except FileNotFoundError:
+        module.fail_json(msg=f"the file of subscribers {options['src']} is not there: write it first")
     except (sympa.SympaError, UnsafePlanError) as error:
         module.fail_json(msg=str(error))
     result = {
@@ -150,10 +198,8 @@ def main():
         "added": sum(len(one.add) for one in todo.values()),
         "mended": sum(len(one.mend) for one in todo.values()),
         "removed": sum(len(one.remove) for one in todo.values()),
-        "left": sum(len(one.left) for one in todo.values()),
-        "subscriptions": sum(map(len, wanted.lists.values())),
+        **answer,
         "seconds": round(time.monotonic() - started, 2),
-        "faults": wanted.faults,
         "diff": {"before": "", "after": "".join(f"{address}: {one.words()}\n" for address, one in changes.items())},
     }
     if wanted.faults:

@@ -346,11 +346,16 @@ def load_known(path: Path) -> dict[str, frozenset[str]]:
 
 def save_known(path: Path, known: Mapping[str, frozenset[str]]) -> None:
     """Keep whom the file names now."""
+    put_private(path, json.dumps({address: " ".join(sorted(them)) for address, them in sorted(known.items())}))
+
+
+def put_private(path: Path, text: str) -> None:
+    """Write a file that is root's alone, whole or not at all."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_suffix(".new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump({address: " ".join(sorted(them)) for address, them in sorted(known.items())}, stream, indent=0)
+        stream.write(text)
     draft.replace(path)
 
 

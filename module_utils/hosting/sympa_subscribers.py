@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .brake import UnsafePlanError, allowance
-from .sympa import TEXT_LENGTH, canonical, is_address
+from .sympa import TEXT_LENGTH, SympaError, canonical, is_address
 
 COLUMNS = ("list", "email", "name", "reception", "visibility", "date")
 RECEPTIONS = {
@@ -154,14 +154,14 @@ def _subscriber(cells: list[str], header: list[str], address: str) -> tuple[str,
     return email, Subscriber(name, reception, visibility, int(date))
 
 
-def fingerprint(them: Mapping[str, Subscriber], compared: Collection[str]) -> tuple[int, int]:
+def fingerprint(them: Mapping[str, Subscriber], compared: Collection[str]) -> list[int]:
     """Return the number of subscribers and a digest of what is compared of them, in whatever order they come."""
     digest = 0
     for email, one in them.items():
         parts = (getattr(one, column) if column in compared else "" for column in _COMPARED)
         line = "\t".join((email, *parts))
         digest ^= int.from_bytes(hashlib.md5(line.encode()).digest()[:8], "big")  # noqa: S324  no secret, as in SQL below
-    return len(them), digest
+    return [len(them), digest]
 
 
 def fingerprint_sql(compared: Collection[str]) -> str:
@@ -183,7 +183,7 @@ def fingerprint_sql(compared: Collection[str]) -> str:
 def differing(
     wanted: Wanted,
     managed: Collection[str],
-    prints: Mapping[str, tuple[int, int]],
+    prints: Mapping[str, list[int]],
     known: Mapping[str, frozenset[str]],
 ) -> list[str]:
     """Return the lists that must be read: managed ones that are not as the file says, others with somebody new."""
@@ -192,7 +192,7 @@ def differing(
         address
         for address in sorted(managed | set(wanted.lists))
         if (
-            prints.get(address, (0, 0)) != fingerprint(wanted.lists.get(address, {}), wanted.compared)
+            prints.get(address, [0, 0]) != fingerprint(wanted.lists.get(address, {}), wanted.compared)
             if address in managed
             else not wanted.lists[address].keys() <= known.get(address, frozenset())
         )
@@ -240,6 +240,25 @@ def refuse_mass_removals(
         raise UnsafePlanError(
             f"subscribers would be taken off: {', '.join(surprising[:20])}{more}; nothing was changed. If that is "
             "meant, confirm the lists by name in sympa_confirm_removals, else put the lines back into the file"
+        )
+
+
+def refuse_other_than_wanted(
+    wanted: Wanted, managed: Collection[str], plans: Mapping[str, ListPlan], prints: Mapping[str, list[int]]
+) -> None:
+    """Raise where a managed list is not what the file says although all of it was written."""
+    wrong = [
+        address
+        for address, plan in plans.items()
+        if address in managed
+        and not plan.left
+        and address not in wanted.faulty
+        and prints.get(address, [0, 0]) != fingerprint(wanted.lists.get(address, {}), wanted.compared)
+    ]
+    if wrong:
+        raise SympaError(
+            f"the database does not hold what the file says of {', '.join(wrong[:20])}: somebody else writes there now, or "
+            "it cannot keep a letter of a name; apply again"
         )
 
 
