@@ -21,6 +21,7 @@ NO_PASSWORD = "{CRYPT}!"  # noqa: S105 (no password fits; an empty field would l
 ROLES = ("abuse", "postmaster")
 """Addresses that every domain must have (RFC 2142); they lead to our own postmaster unless somebody declares them."""
 MADE = {*ROLES, "root"}
+FORGED = "553 5.7.1 Log in to send as an address of this domain"
 ANSWERS = {
     DISABLED: ("550 5.2.1 This mailbox is disabled", "error:5.2.1 This mailbox is disabled"),
     UNDECLARED: ("450 4.2.1 This mailbox is out of service", "retry:4.2.1 This mailbox is out of service"),
@@ -180,6 +181,7 @@ def _maps(mail: Mail, users: Mapping[str, User], settings: Settings) -> dict[str
     }
     return {
         "domains": dict.fromkeys(served, "OK"),
+        "strangers": dict.fromkeys(served, FORGED),
         "mailboxes": dict.fromkeys(ours, "OK"),
         "aliases": {
             **{address: ", ".join(targets) for address, targets in aliases.items()},

@@ -204,6 +204,8 @@ def test_the_maps_of_a_small_platform():
         )
     )
     assert todo.texts["domains"] == "bourg.test OK\nmx.infini.test OK\nvelo.test OK\n"
+    assert todo.maps["strangers"].keys() == todo.maps["domains"].keys()
+    assert set(todo.maps["strangers"].values()) == {"553 5.7.1 Log in to send as an address of this domain"}
     assert todo.texts["mailboxes"] == "ada@velo.test OK\nbob@velo.test OK\ntechs@velo.test OK\n"
     aliases = todo.maps["aliases"]
     assert aliases["ada@velo.test"] == "ada@velo.test, ada@example.org"
