@@ -7,13 +7,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import imaplib
+import random
 import re
 import smtplib
 import socket
 import ssl
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -52,7 +52,7 @@ class Imap(imaplib.IMAP4_SSL):
 
     def empty(self, folder: str = "INBOX") -> None:
         """Delete all messages of a folder."""
-        if self.select(folder)[0] == "OK":
+        if self.select(folder)[1][0] != b"0":
             self.store("1:*", "+FLAGS", r"(\Deleted)")
             self.expunge()
 
@@ -83,6 +83,8 @@ class Sieve:
         lines = []
         while True:
             line = self.file.readline().decode().rstrip("\r\n")
+            if literal := re.search(r"\{([0-9]+)\}$", line):  # the words of a longer explanation follow
+                line += self.file.read(int(literal[1])).decode() + self.file.readline().decode()
             lines.append(line)
             if not line or line.split(" ")[0] in ("OK", "NO", "BYE"):
                 return lines
@@ -188,11 +190,16 @@ def _address(words: str) -> str:
     return found[1] if found else ""
 
 
+def unique() -> str:
+    """Return a word that no other message has; in figures, for letters at random look like spam."""
+    return str(random.randrange(10**12))  # noqa: S311 (a name, no secret)
+
+
 def message(sender: str, recipient: str, text: str = "Bonjour.", subject: str | None = None) -> EmailMessage:
     """Return a message with a subject of its own."""
     mail = EmailMessage()
-    mail["From"], mail["To"], mail["Subject"] = sender, recipient, subject or f"e2e {uuid.uuid4().hex}"
-    mail["Message-ID"] = f"<{uuid.uuid4().hex}@{sender.rpartition('@')[2]}>"
+    mail["From"], mail["To"], mail["Subject"] = sender, recipient, subject or f"essai {unique()}"
+    mail["Message-ID"] = f"<{unique()}@{sender.rpartition('@')[2]}>"
     mail["Date"] = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime())
     mail.set_content(text)
     return mail

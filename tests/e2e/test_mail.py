@@ -15,11 +15,10 @@ import socket
 import ssl
 import subprocess
 import time
-import uuid
 
 import dkim
 import pytest
-from mail_clients import Imap, Outside, Sieve, Smtp, message
+from mail_clients import Imap, Outside, Sieve, Smtp, message, unique
 
 from hosting.probes import OLD_VERSIONS, accepts_old, client_hello
 from infini.hosts import Inventory
@@ -124,18 +123,29 @@ def down(platform, unit):
         yield
     finally:
         platform.run(f"systemctl start {unit}")
+        # A service that has begun may not listen yet: mail is taken again once all of them do.
+        end = time.monotonic() + 60
+        while not takes_mail(platform):
+            assert time.monotonic() < end, f"after {unit} was down, no mail is taken any more"
+            time.sleep(0.3)
 
 
-def refused(call, *codes):
-    """Expect a refusal with one of these codes; return what was said."""
+def takes_mail(platform):
+    """Tell whether mail for the postmaster would be taken now."""
+    with platform.smtp() as client:
+        return told(client, STRANGER, platform.get("mail_postmaster"))[0] == 250
+
+
+@contextlib.contextmanager
+def refused(*codes):
+    """Expect a refusal with one of these codes within the block."""
     with pytest.raises((smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused)) as problem:
-        call()
+        yield
     if isinstance(problem.value, smtplib.SMTPRecipientsRefused):
         [(code, said)] = problem.value.recipients.values()
     else:
         code, said = problem.value.smtp_code, problem.value.smtp_error
     assert code in codes, said
-    return said.decode()
 
 
 def told(client, sender, recipient):
@@ -196,10 +206,10 @@ def test_an_alias_reaches_all_and_a_plus_is_the_owners(platform, members):
 def test_a_catch_all_takes_the_rest_of_its_domain_and_no_mailbox(platform, members):
     [catch_all] = platform.get("mail_catch_alls")
     owner, other = catch_all["to"][0], next(who for who in members if who not in catch_all["to"])
-    mail = message(STRANGER, f"{uuid.uuid4().hex}@{catch_all['domain']}")
+    mail = message(STRANGER, f"{unique()}@{catch_all['domain']}")
     with platform.smtp() as client:
         client.send_message(mail)
-        assert told(client, STRANGER, f"{uuid.uuid4().hex}@{other.rpartition('@')[2]}")[0] == 550
+        assert told(client, STRANGER, f"{unique()}@{other.rpartition('@')[2]}")[0] == 550
     with platform.mailbox(owner) as mailbox:
         mailbox.wait(mail["Subject"])
 
@@ -222,7 +232,7 @@ def test_what_goes_on_outside_leaves_under_our_name_and_its_bounce_finds_back(pl
 
 def test_what_members_send_outside_is_signed_and_keeps_its_sender(platform, members, outside):
     ada, _bob = members
-    recipient = f"{uuid.uuid4().hex}@dehors.test"
+    recipient = f"{unique()}@dehors.test"
     platform.send(ada, recipient)
     left = outside.wait(recipient)
     assert left.sender == ada
@@ -266,8 +276,8 @@ def test_a_password_is_never_asked_for_nor_taken_in_clear(platform, members):
 
 def test_a_wrong_password_is_refused_everywhere(platform, members):
     ada, _bob = members
-    with platform.smtp(465) as client:
-        refused(lambda: client.login(ada, "wrong"), 535)
+    with platform.smtp(465) as client, refused(535):
+        client.login(ada, "wrong")
     with Imap(platform.address, platform.name, platform.trust) as client, pytest.raises(client.error, match="AUTH"):
         client.login(ada, "wrong")
     sieve = Sieve(platform.address, platform.name)
@@ -281,7 +291,7 @@ def test_a_stranger_cannot_write_under_an_address_of_ours(platform, members, for
     ada, bob = members
     sender = {
         "another": ada,
-        "nobody": f"{uuid.uuid4().hex}@{ada.rpartition('@')[2]}",
+        "nobody": f"{unique()}@{ada.rpartition('@')[2]}",
         "alias": platform.get("mail_aliases")[0]["address"],
     }[forged]
     with platform.smtp() as client:
@@ -308,8 +318,8 @@ def test_a_disabled_mailbox_neither_takes_mail_nor_lets_in(platform):
     with platform.smtp() as client:
         code, said = told(client, STRANGER, closed)
         assert (code, "This mailbox is disabled" in said) == (550, True), said
-    with platform.smtp(465) as client:
-        refused(lambda: client.login(closed, platform.password), 535)
+    with platform.smtp(465) as client, refused(535):
+        client.login(closed, platform.password)
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------------
@@ -352,7 +362,7 @@ def test_tls_below_1_2_is_refused_and_1_2_and_1_3_are_taken(platform, port):
             trust.load_verify_locations(authority)
         trust.minimum_version = trust.maximum_version = version
         with upgraded(platform, port) as plain, trust.wrap_socket(plain, server_hostname=platform.name) as safe:
-            assert safe.version() == f"TLSv{version.name[5:].replace('_', '.')}"
+            assert safe.version() == version.name.replace("_", ".")
 
 
 # --- filters and quotas ---------------------------------------------------------------------------------------------
@@ -360,7 +370,7 @@ def test_tls_below_1_2_is_refused_and_1_2_and_1_3_are_taken(platform, port):
 
 def test_a_members_filter_sorts_their_mail(platform, members):
     ada, bob = members
-    word = uuid.uuid4().hex
+    word = unique()
     sieve = Sieve(platform.address, platform.name)
     sieve.starttls(platform.trust)
     assert sieve.login(bob, platform.password).startswith("OK")
@@ -369,7 +379,7 @@ def test_a_members_filter_sorts_their_mail(platform, members):
     assert sieve.put("e2e", script).startswith("OK")
     assert sieve.ask('SETACTIVE "e2e"')[-1].startswith("OK")
     try:
-        subject = platform.send(ada, bob, subject=f"e2e {word}")
+        subject = platform.send(ada, bob, subject=f"essai {word}")
         with platform.mailbox(bob) as mailbox:
             mailbox.wait(subject, "Tri")
             assert not mailbox.find(subject)
@@ -384,17 +394,15 @@ def test_a_full_mailbox_says_so_before_the_message_is_sent(platform):
     with platform.mailbox(small) as mailbox:
         mailbox.empty()
     try:
-        with platform.smtp() as client:
-            for _message in range(4):
-                if told(client, STRANGER, small)[0] != 250:
-                    break
-                mail = message(STRANGER, small, "x" * 60 + "\n")
-                mail.add_attachment(os.urandom(300_000), maintype="application", subtype="octet-stream")
+        taken = []
+        with platform.smtp() as client, refused(552):
+            for _number in range(8):
+                mail = message(STRANGER, small)
+                mail.add_attachment(os.urandom(200_000), maintype="application", subtype="octet-stream")
                 client.send_message(mail)
                 with platform.mailbox(small) as mailbox:
-                    mailbox.wait(mail["Subject"])
-            code, said = told(client, STRANGER, small)
-            assert (code, "Mailbox is full" in said) == (552, True), said
+                    taken.append(mailbox.wait(mail["Subject"]))
+        assert 2 <= len(taken) <= 5
     finally:
         with platform.mailbox(small) as mailbox:
             mailbox.empty()
@@ -404,8 +412,8 @@ def test_a_full_mailbox_says_so_before_the_message_is_sent(platform):
 
 def test_spam_is_refused_and_what_looks_like_it_goes_to_junk(platform, members):
     ada, _bob = members
-    with platform.smtp() as client:
-        refused(lambda: client.send_message(message(STRANGER, ada, GTUBE)), 554)
+    with platform.smtp() as client, refused(554):
+        client.send_message(message(STRANGER, ada, GTUBE))
     mail = message(STRANGER, ada, MARKED)
     with platform.smtp() as client:
         client.send_message(mail)
@@ -421,10 +429,10 @@ def test_without_rspamd_mail_waits_at_its_sender_and_nothing_leaves_unsigned(pla
     ada, bob = members
     mail, local = message(ada, bob), message(ada, bob)
     with down(platform, "rspamd.service"):
-        with platform.as_member(ada) as client:
-            refused(lambda: client.send_message(mail), 451)
-        with platform.smtp() as client:
-            refused(lambda: client.send_message(message(STRANGER, ada)), 451)
+        with refused(451, 454), platform.as_member(ada) as client:
+            client.send_message(mail)
+        with platform.smtp() as client, refused(451):
+            client.send_message(message(STRANGER, ada))
         # What a program of this host sends has no sender to wait at.
         platform.run(f"printf %s {shlex.quote(local.as_string())} | sendmail -f {ada} {bob}")
         time.sleep(2)
@@ -449,8 +457,9 @@ def test_without_redis_mail_is_still_signed(platform, members):
 def test_without_dovecot_mail_waits_at_its_sender_or_here(platform, members):
     ada, bob = members
     mail, local = message(STRANGER, ada), message(bob, ada)
-    with down(platform, "dovecot.socket dovecot.service"), platform.smtp() as client:
-        refused(lambda: client.send_message(mail), 451)
+    with down(platform, "dovecot.service"):
+        with platform.smtp() as client, refused(451):
+            client.send_message(mail)
         platform.run(f"printf %s {shlex.quote(local.as_string())} | sendmail -f {bob} {ada}")
         time.sleep(2)
         assert ada in platform.run("postqueue -p")
