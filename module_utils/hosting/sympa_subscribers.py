@@ -257,8 +257,8 @@ def refuse_other_than_wanted(
     ]
     if wrong:
         raise SympaError(
-            f"the database does not hold what the file says of {', '.join(wrong[:20])}: somebody else writes there now, or "
-            "it cannot keep a letter of a name; apply again"
+            f"the database does not hold what the file says of {', '.join(wrong[:20])}: it cannot keep a letter of a "
+            "name, or somebody else writes there now; apply again"
         )
 
 

@@ -248,7 +248,6 @@ def measure(host: Host, counts: dict[str, int], one_by_one: int) -> dict[str, An
         raw = raw_load(host)
         found = host.sql(THERE).split()
         wrong = disagreements(host, wanted["sympa_lists"], path)
-    print(nothing, again, one, raw, wrong[:5], found)
     ratio = nothing["subscribers"] / raw
     good = (
         again["play"] <= WANTED["no change"],
