@@ -241,7 +241,12 @@ def read_lists(folders: Folders, database: Database) -> dict[str, List]:
 def list_statements(lists: Mapping[str, List], before: Mapping[str, List], now: int) -> Iterator[str]:
     """Return what makes Sympa's tables say what these lists' files and people say."""
     columns: tuple[str, ...] = ("name_list", "robot_list", *ROW)
-    rows = [_row(*address.split("@"), *(cell or None for cell in one.row or ())) for address, one in lists.items()]
+    # As Sympa does it, only the topics are empty where there are none.
+    rows = [
+        _row(*address.split("@"), *(cell or None for cell in one.row[:-1]), one.row[-1])
+        for address, one in lists.items()
+        if one.row
+    ]
     yield from _insert("list_table", columns, rows, ROW)
     changed = {
         address: one

@@ -37,7 +37,8 @@ SYMPA = "runuser -u sympa -- sympa"
 THERE = """SELECT COUNT(*), COUNT(DISTINCT user_subscriber) FROM subscriber_table;
 SELECT COUNT(*), COUNT(DISTINCT robot_list) FROM list_table;"""
 XML = """<?xml version="1.0"?><list><listname>cli{number}</listname><type>discussion_list</type><subject>x</subject>
-<description/><status>open</status><owner multiple="1"><email>owner@ailleurs.example</email></owner><topic/></list>"""
+<description/><status>open</status><owner multiple="1"><email>owner@ailleurs.example</email></owner>
+<topics>other</topics></list>"""
 
 
 class Host:
