@@ -121,11 +121,11 @@ def fingerprints(database, columns):
     return {row[0]: [int(row[1]), int(row[2])] for row in database.ask(thinking.fingerprint_sql(columns))}
 
 
-def plans(options, wanted, database, known):
+def plans(options, wanted, meant, database, known):
     """Return what changes, how many subscribers the lists have that change, and all fingerprints."""
     prints = fingerprints(database, wanted.compared)
-    todo, found = {}, {}
-    differing = thinking.differing(wanted, options["managed"], prints, known)
+    todo = {}
+    differing = thinking.differing(wanted, options["managed"], meant, prints, known)
     found = dict(sympa_door.read_subscribers(database, differing)) if differing else {}
     for address in differing:
         todo[address] = thinking.plan_list(
@@ -139,12 +139,12 @@ def plans(options, wanted, database, known):
     return todo, {address: len(found.get(address, {})) for address in differing}, prints
 
 
-def write(options, database, wanted, changes):
+def write(options, database, wanted, meant, changes):
     """Write what changes, tell the daemons, and return the fingerprints that the database has now."""
     database.write(sympa_door.subscriber_statements(changes, int(time.time())))
     sympa_door.Folders("", options["home"], options["owner"]).touch(changes, "member")
     prints = fingerprints(database, wanted.compared)
-    thinking.refuse_other_than_wanted(wanted, options["managed"], changes, prints)
+    thinking.refuse_other_than_wanted(changes, options["managed"], wanted.faulty, meant, prints)
     return prints
 
 
@@ -176,7 +176,8 @@ def main():
             module.exit_json(changed=False, **NOTHING, **settled, seconds=round(time.monotonic() - started, 2))
         wanted = parse(options)
         known = sympa_door.load_known(memory.path)
-        todo, counts, prints = plans(options, wanted, database, known)
+        meant = wanted.prints()
+        todo, counts, prints = plans(options, wanted, meant, database, known)
         thinking.refuse_mass_removals(todo, counts, options["confirm_removals"])
         changes = {address: one for address, one in todo.items() if one.changed}
         answer = {
@@ -185,7 +186,7 @@ def main():
             "faults": wanted.faults,
         }
         if not module.check_mode:
-            prints = write(options, database, wanted, changes) if changes else prints
+            prints = write(options, database, wanted, meant, changes) if changes else prints
             sympa_door.save_known(memory.path, thinking.known_after(wanted, known, options["lists"]))
             if not wanted.faults:
                 memory.keep(wanted.compared, prints, answer)

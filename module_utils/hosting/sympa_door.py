@@ -241,7 +241,12 @@ def read_lists(folders: Folders, database: Database) -> dict[str, List]:
 def list_statements(lists: Mapping[str, List], before: Mapping[str, List], now: int) -> Iterator[str]:
     """Return what makes Sympa's tables say what these lists' files and people say."""
     columns: tuple[str, ...] = ("name_list", "robot_list", *ROW)
-    rows = [_row(*address.split("@"), *(cell or None for cell in one.row or ())) for address, one in lists.items()]
+    # As Sympa does it, only the topics are empty where there are none.
+    rows = [
+        _row(*address.split("@"), *(cell or None for cell in one.row[:-1]), one.row[-1])
+        for address, one in lists.items()
+        if one.row
+    ]
     yield from _insert("list_table", columns, rows, ROW)
     changed = {
         address: one
@@ -317,23 +322,18 @@ def subscriber_statements(plans: Mapping[str, ListPlan], now: int) -> Iterator[s
             yield f"DELETE FROM subscriber_table {where} AND user_subscriber IN ({', '.join(map(_quote, some))})"
     told = ("comment", "reception", "visibility", "date_epoch", "update_epoch", "subscribed", "number_messages")
     columns = tuple(f"{name}_subscriber" for name in ("list", "robot", "user", *told))
-    rows = (
-        _row(
-            *address.split("@"),
-            email,
-            one.name or None,
-            one.reception,
-            one.visibility,
-            one.date or now,
-            one.date or now,
-            1,
-            0,
-        )
-        for address, plan in plans.items()
-        for email, one in plan.add.items()
-    )
+    # In the order of the table's key, which it takes much faster.
+    rows = (row for address, plan in sorted(plans.items()) for row in _subscriber_rows(address, plan.add, now))
     yield from _insert("subscriber_table", columns, rows)
-    yield from _users((email, one.name) for plan in plans.values() for email, one in plan.add.items())
+    names = {email: one.name for plan in plans.values() for email, one in plan.add.items()}
+    yield from _users(sorted(names.items()))
+
+
+def _subscriber_rows(address: str, them: Mapping[str, Subscriber], now: int) -> Iterator[str]:
+    place = ",".join(map(_quote, address.split("@")))
+    for email, (name, reception, visibility, date) in sorted(them.items()):
+        date = date or now
+        yield f"({place},{_quote(email)},{_quote(name or None)},'{reception}','{visibility}',{date},{date},1,0)"
 
 
 def load_known(path: Path) -> dict[str, frozenset[str]]:

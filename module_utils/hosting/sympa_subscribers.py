@@ -34,6 +34,7 @@ RECEPTIONS = {
     "not_me",
 }
 VISIBILITIES = {"noconceal", "conceal"}
+_NOBODY = [0, 0]
 _COMPARED = ("name", "reception", "visibility")
 
 
@@ -59,6 +60,10 @@ class Wanted:
     faults: list[str] = field(default_factory=list)
     faulty: set[str] = field(default_factory=set)
     """Lists with such a line: nobody is taken off them."""
+
+    def prints(self) -> dict[str, list[int]]:
+        """Return the fingerprint of each list as the file says it is."""
+        return {address: fingerprint(them, self.compared) for address, them in self.lists.items()}
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -143,7 +148,7 @@ def _subscriber(cells: list[str], header: list[str], address: str) -> tuple[str,
     values = dict(zip(header[2:], (cell.strip() for cell in cells[2:])))
     name, reception = values.get("name", ""), values.get("reception") or "mail"
     visibility, date = values.get("visibility") or "noconceal", values.get("date") or "0"
-    if len(name) > TEXT_LENGTH or not name.isprintable() or any(ord(letter) > 0xFFFF for letter in name):
+    if len(name) > TEXT_LENGTH or not name.isprintable() or max(name, default="") > "\uffff":
         raise ValueError(f"the name of {email} has more than {TEXT_LENGTH} letters, or some that Sympa cannot keep")
     if reception not in RECEPTIONS:
         raise ValueError(f"{reception!r} is no way of reception: one of {', '.join(sorted(RECEPTIONS))}")
@@ -183,16 +188,16 @@ def fingerprint_sql(compared: Collection[str]) -> str:
 def differing(
     wanted: Wanted,
     managed: Collection[str],
+    meant: Mapping[str, list[int]],
     prints: Mapping[str, list[int]],
     known: Mapping[str, frozenset[str]],
 ) -> list[str]:
     """Return the lists that must be read: managed ones that are not as the file says, others with somebody new."""
-    managed = set(managed)
     return [
         address
-        for address in sorted(managed | set(wanted.lists))
+        for address in sorted({*managed, *wanted.lists})
         if (
-            prints.get(address, [0, 0]) != fingerprint(wanted.lists.get(address, {}), wanted.compared)
+            prints.get(address, _NOBODY) != meant.get(address, _NOBODY)
             if address in managed
             else not wanted.lists[address].keys() <= known.get(address, frozenset())
         )
@@ -244,7 +249,11 @@ def refuse_mass_removals(
 
 
 def refuse_other_than_wanted(
-    wanted: Wanted, managed: Collection[str], plans: Mapping[str, ListPlan], prints: Mapping[str, list[int]]
+    plans: Mapping[str, ListPlan],
+    managed: Collection[str],
+    faulty: Collection[str],
+    meant: Mapping[str, list[int]],
+    prints: Mapping[str, list[int]],
 ) -> None:
     """Raise where a managed list is not what the file says although all of it was written."""
     wrong = [
@@ -252,13 +261,13 @@ def refuse_other_than_wanted(
         for address, plan in plans.items()
         if address in managed
         and not plan.left
-        and address not in wanted.faulty
-        and prints.get(address, [0, 0]) != fingerprint(wanted.lists.get(address, {}), wanted.compared)
+        and address not in faulty
+        and prints.get(address, _NOBODY) != meant.get(address, _NOBODY)
     ]
     if wrong:
         raise SympaError(
-            f"the database does not hold what the file says of {', '.join(wrong[:20])}: somebody else writes there now, or "
-            "it cannot keep a letter of a name; apply again"
+            f"the database does not hold what the file says of {', '.join(wrong[:20])}: it cannot keep a letter of a "
+            "name, or somebody else writes there now; apply again"
         )
 
 

@@ -37,7 +37,8 @@ SYMPA = "runuser -u sympa -- sympa"
 THERE = """SELECT COUNT(*), COUNT(DISTINCT user_subscriber) FROM subscriber_table;
 SELECT COUNT(*), COUNT(DISTINCT robot_list) FROM list_table;"""
 XML = """<?xml version="1.0"?><list><listname>cli{number}</listname><type>discussion_list</type><subject>x</subject>
-<description/><status>open</status><owner multiple="1"><email>owner@ailleurs.example</email></owner><topic/></list>"""
+<description/><status>open</status><owner multiple="1"><email>owner@ailleurs.example</email></owner>
+<topics>other</topics></list>"""
 
 
 class Host:
@@ -248,7 +249,6 @@ def measure(host: Host, counts: dict[str, int], one_by_one: int) -> dict[str, An
         raw = raw_load(host)
         found = host.sql(THERE).split()
         wrong = disagreements(host, wanted["sympa_lists"], path)
-    print(nothing, again, one, raw, wrong[:5], found)
     ratio = nothing["subscribers"] / raw
     good = (
         again["play"] <= WANTED["no change"],

@@ -38,7 +38,7 @@ class Lists:
         return done.stdout.strip()
 
     def sql(self, question: str) -> str:
-        return self.run(f"mariadb --batch --skip-column-names sympa", question)
+        return self.run("mariadb --batch --skip-column-names sympa", question)
 
     def apply(self, **variables: object):
         return play(playbook_path("lists"), str(self.inventory.path), variables)
@@ -156,7 +156,7 @@ def test_who_unsubscribes_stays_out_and_a_list_of_hand_stays(sympa):
     sympa.run(f"{SYMPA} del --quiet {address}", f"{gone}\n")
     xml = (
         "<list><listname>main</listname><type>discussion_list</type><subject>x</subject><description/><status>open</status>"
-        f'<owner multiple="1"><email>{gone}</email></owner><topic>computers</topic></list>'
+        f'<owner multiple="1"><email>{gone}</email></owner><topics>other</topics></list>'
     )
     sympa.run(f"cat > /run/main.xml && {SYMPA} create --input_file=/run/main.xml {robot}", xml)
     try:

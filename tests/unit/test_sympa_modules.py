@@ -36,6 +36,8 @@ class Recorded:
 
     tables: dict[str, list[list[str]]]
     told: list[str]
+    becomes: tuple[dict[str, str], ...]
+    """Who is on the list once something was written."""
 
     def __init__(self, name):
         assert name == "sympa"
@@ -46,11 +48,13 @@ class Recorded:
 
     def write(self, statements):
         self.told.extend(statements)
+        for them in self.becomes:
+            there(**them)
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    Recorded.tables, Recorded.told = {}, []
+    Recorded.tables, Recorded.told, Recorded.becomes = {}, [], ()
     monkeypatch.setattr(sympa_door, "Database", Recorded)
     monkeypatch.setattr(sympa_door, "compiles", lambda: False)
     monkeypatch.setattr(sympa_door, "sympa", lambda *words: Recorded.told.append(" ".join(words)))
@@ -188,6 +192,7 @@ def test_subscribers_come_go_and_are_mended(run, place):
     check = subscribers(run, place, *rows, check=True)
     assert (check["added"], check["mended"], check["removed"], Recorded.told) == (1, 1, 1, [])
     assert check["diff"]["after"] == f"{AMIS}: 1 added, 1 changed, 1 removed\n"
+    Recorded.becomes = ({"a": "Anna", "b": "", "d": "D'Artagnan"},)
     result = subscribers(run, place, *rows)
     assert result["changed"]
     told = "\n".join(Recorded.told)
@@ -203,6 +208,32 @@ def test_as_the_file_says_nobody_is_even_read(run, place):
     del Recorded.tables["subscriber_table"]
     assert not subscribers(run, place, f"{AMIS}\ta@x.test\tAnne")["changed"]
     assert not Recorded.told
+
+
+def test_what_the_database_does_not_keep_is_said(run, place):
+    there()
+    result = subscribers(run, place, f"{AMIS}\ta@x.test\tAnne")
+    assert result["msg"].startswith(f"the database does not hold what the file says of {AMIS}")
+
+
+def test_a_settled_file_is_not_even_parsed(run, place, monkeypatch):
+    there(a="Anne")
+    row = f"{AMIS}\ta@x.test\tAnne"
+    subscribers(run, place, row)
+    with monkeypatch.context() as patched:
+        patched.setattr(sympa_subscribers.thinking, "parse", None)
+        again = subscribers(run, place, row)
+    assert (again["changed"], again["subscriptions"]) == (False, 1)
+
+
+def test_a_settled_file_is_parsed_again_when_the_list_has_changed(run, place):
+    row = f"{AMIS}\ta@x.test\tAnne"
+    there(a="Anne")
+    subscribers(run, place, row)
+    there(a="Anne", z="")
+    assert subscribers(run, place, row, check=True)["removed"] == 1
+    there(a="Anne")
+    assert subscribers(run, place, row, f"{AMIS}\tb@x.test\t", check=True)["added"] == 1
 
 
 def test_who_has_left_is_not_brought_back(run, place):
@@ -229,6 +260,7 @@ def test_a_file_that_is_cut_off_takes_nobody_away(run, place):
     result = subscribers(run, place)
     assert f"subscribers would be taken off: 12 of 12 of {AMIS}" in result["msg"]
     assert not Recorded.told
+    Recorded.becomes = ({},)
     assert subscribers(run, place, confirm_removals=[AMIS])["removed"] == 12
 
 
