@@ -21,7 +21,9 @@ import pytest
 from mail_clients import Imap, Outside, Sieve, Smtp, message, unique
 
 from hosting.probes import OLD_VERSIONS, accepts_old, client_hello
+from infini.apply import playbook_path
 from infini.hosts import Inventory
+from infini.runner import play
 
 INVENTORY = os.environ.get("INFINI_INVENTORY", "staging")
 FAMILIES = ("hosting_ipv4", "hosting_ipv6")
@@ -469,6 +471,31 @@ def test_without_dovecot_mail_waits_at_its_sender_or_here(platform, members):
     with platform.mailbox(ada) as mailbox:
         for subject in (mail["Subject"], local["Subject"]):
             mailbox.wait(subject, seconds=90)
+
+
+def test_mail_for_a_mailbox_that_is_no_longer_declared_waits_until_it_is_back(platform, members):
+    ada, _bob = members
+    mailboxes = platform.get("mail_mailboxes")
+    [small] = [one["address"] for one in mailboxes if one.get("quota") == "1M"]
+    local = message(ada, small)
+    path = str(platform.inventory.path)
+    fewer = {"mail_mailboxes": [one for one in mailboxes if one["address"] != small]}
+    assert play(playbook_path("mail"), path, fewer).ok
+    try:
+        with platform.smtp() as client:
+            code, said = told(client, STRANGER, small)
+            assert (code, "out of service" in said) == (450, True), said
+        with platform.smtp(465) as client, refused(535):
+            client.login(small, platform.password)
+        platform.run(f"printf %s {shlex.quote(local.as_string())} | sendmail -f {ada} {small}")
+        time.sleep(2)
+        assert small in platform.run("postqueue -p")
+    finally:
+        assert play(playbook_path("mail"), path).ok
+    platform.run("postqueue -f")
+    with platform.mailbox(small) as mailbox:
+        mailbox.wait(local["Subject"], seconds=90)
+        mailbox.empty()
 
 
 # --- the host -------------------------------------------------------------------------------------------------------
