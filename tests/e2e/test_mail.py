@@ -40,9 +40,13 @@ class Platform:
         self.host = self.inventory.hosts("mail_servers")[0]
         self.name, self.address = self.get("mail_fqdn"), self.get("hosting_ipv4")
         self.password = self.get("bench_mail_password")
-        self.trust = ssl.create_default_context()
+        self.trust = self.trusting()
+
+    def trusting(self):
+        trust = ssl.create_default_context()
         for authority in self.get("hosting_authorities"):
-            self.trust.load_verify_locations(authority)
+            trust.load_verify_locations(authority)
+        return trust
 
     def get(self, name):
         return self.inventory.get(self.host, name)
@@ -187,6 +191,7 @@ def test_a_stranger_writes_and_what_we_saw_is_sealed(platform, members, family):
     assert f"Authentication-Results: {platform.name};".encode() in raw
     sealed, _results, reason = dkim.arc_verify(raw, dnsfunc=platform.records)
     assert sealed == b"pass", reason
+    assert raw.startswith(f"Return-Path: <{STRANGER}>".encode()), "filters and replies go by the sender's own address"
     assert b"DKIM-Signature" not in raw, "we sign for our members only"
 
 
@@ -359,12 +364,17 @@ def test_tls_below_1_2_is_refused_and_1_2_and_1_3_are_taken(platform, port):
                 answer = connection.recv(11)
             assert not accepts_old(answer, number)
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-        trust = ssl.create_default_context()
-        for authority in platform.get("hosting_authorities"):
-            trust.load_verify_locations(authority)
+        trust = platform.trusting()
         trust.minimum_version = trust.maximum_version = version
         with upgraded(platform, port) as plain, trust.wrap_socket(plain, server_hostname=platform.name) as safe:
             assert safe.version() == version.name.replace("_", ".")
+
+
+@pytest.mark.parametrize("port", UPGRADES)
+def test_a_domain_has_the_certificate_of_its_name(platform, port):
+    for name in [platform.name, *(one["name"] for one in platform.get("mail_sni"))]:
+        with upgraded(platform, port) as plain, platform.trust.wrap_socket(plain, server_hostname=name) as safe:
+            assert ("DNS", name) in safe.getpeercert()["subjectAltName"]
 
 
 # --- filters and quotas ---------------------------------------------------------------------------------------------

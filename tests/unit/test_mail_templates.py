@@ -152,7 +152,9 @@ def program(tmp_path):
     """The role's own program, with its file in a folder of ours."""
     found = tmp_path / "infini-mail"
     text = tree()["/usr/local/sbin/infini-mail"]
-    found.write_text(text.replace("/var/lib/infini/mail/records.zone", str(tmp_path / "records.zone")))
+    for path in ("/var/lib/infini/mail", "/etc/postfix/maps"):
+        text = text.replace(path, str(tmp_path))
+    found.write_text(text)
     return found
 
 
@@ -213,6 +215,16 @@ def test_postfix_reads_what_we_write(given, tmp_path):
     for options in (["-n"], ["-M"], ["-P"]):
         done = subprocess.run(["postconf", "-c", str(tmp_path), *options], check=True, capture_output=True, text=True)
         assert done.stderr == ""
+
+
+def test_a_domain_without_its_key_is_named(program, tmp_path):
+    (tmp_path / "domains").write_text("bourg.test OK\nvelo.test OK\n")
+    (tmp_path / "dkim").mkdir()
+    (tmp_path / "dkim/bourg.test.infini1.key").touch()
+    done = subprocess.run(["sh", str(program), "keys"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith("Mail of velo.test is not signed")) == (1, True)
+    (tmp_path / "dkim/velo.test.infini1.key").touch()
+    subprocess.run(["sh", str(program), "keys"], check=True)
 
 
 @pytest.mark.parametrize(
