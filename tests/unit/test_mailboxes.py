@@ -14,6 +14,7 @@ from pathlib import Path
 
 import mailboxes
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.hosting import mail_door
 from ansible.module_utils.testing import patch_module_args
 
@@ -175,13 +176,15 @@ def test_a_killed_run_is_put_back_before_its_files_are_read(host, run, monkeypat
     assert standing(host) == before
 
 
-def test_a_mailbox_that_nobody_declares_is_said_at_every_run(run):
+def test_a_mailbox_that_nobody_declares_is_said_at_every_run(run, monkeypatch):
+    said = []  # Ansible itself says a warning once only in a process
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _self, warning: said.append(warning))
     run(**MORE)
     assert run()["shut"] == ["ada@velo.test"]
     again = run()
     assert again["shut"] == []
     assert list(again["undeclared"]) == ["ada@velo.test"]
-    assert "ada@velo.test (since 20" in json.dumps(again["warnings"])
+    assert ["ada@velo.test (since 20" in one for one in said] == [True, True]
 
 
 def test_mail_that_is_there_and_that_nobody_declares_is_said_though_no_file_knows_it(run, tmp_path):
