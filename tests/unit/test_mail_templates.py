@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the role mail writes, rendered by the engine itself and read by Postfix where it is installed."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -38,7 +39,8 @@ def picture(**given: object) -> Picture:
     variables = {**defaults, **GIVEN, **given}
     env = environment(lambda name: variables.get(name, missing))
     env.filters["regex_replace"] = lambda text, pattern, by: re.sub(pattern, by, text)
-    env.filters["zip"] = zip
+    env.filters["zip"], env.filters["from_json"] = zip, json.loads
+    env.globals["lookup"] = lambda _plugin, path: Path(path).read_text()
     env.filters["flatten"] = lambda rows: [item for row in rows for item in row]
     return Renderer(ROLE / "tree", env, "mail", lambda path: (path.read_bytes(), False)).picture()
 
@@ -102,6 +104,12 @@ def test_lists_come_in_by_maps_and_pipes():
         "sympa unix - n n - - pipe flags=hqRu user=sympa argv=/usr/lib/sympa/bin/queue ${recipient}"
     )
     assert "SRS_EXCLUDE_DOMAINS=velo.test,bourg.test,listes.velo.test" in files["/etc/default/postsrsd"]
+
+
+def test_domains_of_a_file_are_ours_too_when_a_sender_is_rewritten(tmp_path):
+    (tmp_path / "mail.json").write_text(json.dumps({"domains": [{"name": "zoo.test"}]}))
+    written = tree(mail_file=str(tmp_path / "mail.json"))["/etc/default/postsrsd"]
+    assert "SRS_EXCLUDE_DOMAINS=zoo.test\n" in written
 
 
 def test_each_slow_provider_has_its_transport():
