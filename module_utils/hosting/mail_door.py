@@ -7,7 +7,8 @@ from __future__ import annotations
 import grp
 import secrets
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def _answer(
     if not check_mode:
         _put_back(host)
     settings = thinking.Settings(asked["host"], asked["postmaster"], asked["homes"])
-    current = _read(host)
+    current = _read(host, Path(asked["homes"]), today)
     declared = model.declared(said, asked["quota"])
     plan = thinking.plan(declared, current, settings, today, asked["confirm_removals"])
     policy = dns.Policy(asked["host"], asked["selector"], asked["spf"], asked["dmarc"])
@@ -115,12 +116,23 @@ def _put_back(host: Host) -> None:
         recover(store)
 
 
-def _read(host: Host) -> thinking.Current:
+def _read(host: Host, homes: Path, today: str) -> thinking.Current:
+    """Read our files, and which mailboxes have mail: a new machine knows by it alone those that nobody declares."""
     texts = {}
     for name in ("users", "domains", "aliases"):
         path = Path(host.path(name))
         texts[name] = path.read_text(encoding="utf-8") if path.exists() else ""
-    return thinking.parse(texts)
+    current = thinking.parse(texts)
+    stray = {address: thinking.stray(address, today) for address in _with_mail(homes)}
+    return replace(current, users={**stray, **current.users})
+
+
+def _with_mail(homes: Path) -> Iterator[str]:
+    for domain in homes.iterdir() if homes.is_dir() else ():
+        for home in domain.iterdir() if domain.is_dir() else ():
+            address = f"{home.name}@{domain.name}"
+            if model.is_address(address):
+                yield address
 
 
 def _request(host: Host, texts: Mapping[str, bytes], overwrite: Sequence[str]) -> Request:

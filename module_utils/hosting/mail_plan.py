@@ -151,6 +151,11 @@ def plan(mail: Mail, current: Current, settings: Settings, today: str, confirmed
     return Plan(current.users, after, maps, settings.homes)
 
 
+def stray(address: str, today: str) -> User:
+    """Return a mailbox of which only the mail is there."""
+    return User(address, state=UNDECLARED, since=today)
+
+
 def _brake(going: Iterable[str], existing: int, confirmed: Collection[str], what: str, fate: str) -> None:
     known = set(confirmed)
     surprising = [name for name in going if name.rpartition("@")[2] not in known]

@@ -21,7 +21,9 @@ import pytest
 from mail_clients import Imap, Outside, Sieve, Smtp, message, unique
 
 from hosting.probes import OLD_VERSIONS, accepts_old, client_hello
+from infini.apply import playbook_path
 from infini.hosts import Inventory
+from infini.runner import play
 
 INVENTORY = os.environ.get("INFINI_INVENTORY", "staging")
 FAMILIES = ("hosting_ipv4", "hosting_ipv6")
@@ -38,9 +40,13 @@ class Platform:
         self.host = self.inventory.hosts("mail_servers")[0]
         self.name, self.address = self.get("mail_fqdn"), self.get("hosting_ipv4")
         self.password = self.get("bench_mail_password")
-        self.trust = ssl.create_default_context()
+        self.trust = self.trusting()
+
+    def trusting(self):
+        trust = ssl.create_default_context()
         for authority in self.get("hosting_authorities"):
-            self.trust.load_verify_locations(authority)
+            trust.load_verify_locations(authority)
+        return trust
 
     def get(self, name):
         return self.inventory.get(self.host, name)
@@ -185,6 +191,7 @@ def test_a_stranger_writes_and_what_we_saw_is_sealed(platform, members, family):
     assert f"Authentication-Results: {platform.name};".encode() in raw
     sealed, _results, reason = dkim.arc_verify(raw, dnsfunc=platform.records)
     assert sealed == b"pass", reason
+    assert raw.startswith(f"Return-Path: <{STRANGER}>".encode()), "filters and replies go by the sender's own address"
     assert b"DKIM-Signature" not in raw, "we sign for our members only"
 
 
@@ -357,12 +364,17 @@ def test_tls_below_1_2_is_refused_and_1_2_and_1_3_are_taken(platform, port):
                 answer = connection.recv(11)
             assert not accepts_old(answer, number)
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-        trust = ssl.create_default_context()
-        for authority in platform.get("hosting_authorities"):
-            trust.load_verify_locations(authority)
+        trust = platform.trusting()
         trust.minimum_version = trust.maximum_version = version
         with upgraded(platform, port) as plain, trust.wrap_socket(plain, server_hostname=platform.name) as safe:
             assert safe.version() == version.name.replace("_", ".")
+
+
+@pytest.mark.parametrize("port", UPGRADES)
+def test_a_domain_has_the_certificate_of_its_name(platform, port):
+    for name in [platform.name, *(one["name"] for one in platform.get("mail_sni") or [])]:
+        with upgraded(platform, port) as plain, platform.trust.wrap_socket(plain, server_hostname=name) as safe:
+            assert ("DNS", name) in safe.getpeercert()["subjectAltName"]
 
 
 # --- filters and quotas ---------------------------------------------------------------------------------------------
@@ -471,6 +483,31 @@ def test_without_dovecot_mail_waits_at_its_sender_or_here(platform, members):
             mailbox.wait(subject, seconds=90)
 
 
+def test_mail_for_a_mailbox_that_is_no_longer_declared_waits_until_it_is_back(platform, members):
+    ada, _bob = members
+    mailboxes = platform.get("mail_mailboxes")
+    [small] = [one["address"] for one in mailboxes if one.get("quota") == "1M"]
+    local = message(ada, small)
+    path = str(platform.inventory.path)
+    fewer = {"mail_mailboxes": [one for one in mailboxes if one["address"] != small]}
+    assert play(playbook_path("mail"), path, fewer).ok
+    try:
+        with platform.smtp() as client:
+            code, said = told(client, STRANGER, small)
+            assert (code, "out of service" in said) == (450, True), said
+        with platform.smtp(465) as client, refused(535):
+            client.login(small, platform.password)
+        platform.run(f"printf %s {shlex.quote(local.as_string())} | sendmail -f {ada} {small}")
+        time.sleep(2)
+        assert small in platform.run("postqueue -p")
+    finally:
+        assert play(playbook_path("mail"), path).ok
+    platform.run("postqueue -f")
+    with platform.mailbox(small) as mailbox:
+        mailbox.wait(local["Subject"], seconds=90)
+        mailbox.empty()
+
+
 # --- the host -------------------------------------------------------------------------------------------------------
 
 
@@ -481,10 +518,11 @@ def test_secrets_are_readable_by_their_programs_only(platform):
     assert said.strip() == "0"
 
 
-def test_only_declared_ports_are_open_to_the_world(platform):
+def test_nothing_between_our_programs_is_open_to_the_world(platform):
     listening = platform.run("ss -Hlnt | awk '{print $4}'").split()
     world = {one.rpartition(":")[2] for one in listening if not one.startswith(("127.", "[::1]"))}
-    assert world - {"22"} == {"25", "465", "587", "993", "4190"}
+    assert {"25", "465", "587", "993", "4190"} <= world
+    assert not world & {"143", "110", "6379", "10001", "10002", "11332", "11333", "11334"}
 
 
 def test_every_domain_has_what_its_dns_must_say(platform):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the role mail writes, rendered by the engine itself and read by Postfix where it is installed."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -38,6 +39,9 @@ def picture(**given: object) -> Picture:
     variables = {**defaults, **GIVEN, **given}
     env = environment(lambda name: variables.get(name, missing))
     env.filters["regex_replace"] = lambda text, pattern, by: re.sub(pattern, by, text)
+    env.filters["zip"], env.filters["from_json"] = zip, json.loads
+    env.globals["lookup"] = lambda _plugin, path: Path(path).read_text()
+    env.filters["flatten"] = lambda rows: [item for row in rows for item in row]
     return Renderer(ROLE / "tree", env, "mail", lambda path: (path.read_bytes(), False)).picture()
 
 
@@ -102,6 +106,12 @@ def test_lists_come_in_by_maps_and_pipes():
     assert "SRS_EXCLUDE_DOMAINS=velo.test,bourg.test,listes.velo.test" in files["/etc/default/postsrsd"]
 
 
+def test_domains_of_a_file_are_ours_too_when_a_sender_is_rewritten(tmp_path):
+    (tmp_path / "mail.json").write_text(json.dumps({"domains": [{"name": "zoo.test"}]}))
+    written = tree(mail_file=str(tmp_path / "mail.json"))["/etc/default/postsrsd"]
+    assert "SRS_EXCLUDE_DOMAINS=zoo.test\n" in written
+
+
 def test_each_slow_provider_has_its_transport():
     files = tree(**FULL)
     main, master = settings(files["/etc/postfix/main.cf"]), services(files["/etc/postfix/master.cf"])
@@ -145,6 +155,50 @@ def test_each_name_has_its_certificate_and_a_renewal_is_followed():
     assert watched == ["/etc/ssl/certs/ssl-cert-snakeoil.pem", "/etc/tls/velo.pem"]
 
 
+@pytest.fixture
+def program(tmp_path):
+    """The role's own program, with its file in a folder of ours."""
+    found = tmp_path / "infini-mail"
+    text = tree()["/usr/local/sbin/infini-mail"]
+    for path in ("/var/lib/infini/mail", "/etc/postfix/maps"):
+        text = text.replace(path, str(tmp_path))
+    found.write_text(text)
+    return found
+
+
+def judged(judge: str, program: Path, **given: object) -> str:
+    """Return what the role's program says of a setting, by the very words of the sidecar; empty when all is well."""
+    [command] = {one.command for one in picture(**given).request.validations if judge in one.command}
+    assert command[:2] == ("sh", "/usr/local/sbin/infini-mail")
+    done = subprocess.run(["sh", str(program), *command[2:]], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == (done.stderr == "")
+    return done.stderr
+
+
+def test_certificates_that_are_not_there_are_refused_in_words(program, tmp_path):
+    for name in "ab":
+        new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        files = ["-subj", "/CN=x", "-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")]
+        subprocess.run([*new, *files], check=True, capture_output=True)
+    own = {"certificate": str(tmp_path / "b.pem"), "key": str(tmp_path / "b.key")}
+    for certificate, key, fits in (("a.pem", "a.key", True), ("a.pem", "b.key", False), ("none.pem", "a.key", False)):
+        sni = [{"name": "mail.velo.test", "certificate": str(tmp_path / certificate), "key": str(tmp_path / key)}]
+        said = judged("judge_certificates", program, mail_certificate=own, mail_sni=sni)
+        assert (f"{certificate} and {tmp_path}/{key} are not there, or are no certificate" in said) != fits
+
+
+@pytest.mark.parametrize(
+    ("network", "fits"), [("192.0.2.1", True), ("[2001:db8::]/32", True), ("192.0.2.1/24", False), ("mx", False)]
+)
+def test_networks_that_are_none_are_refused_in_words(network, fits, program):
+    assert judged("judge_networks", program, mail_known_hosts=[network]).startswith(f"{network} is no network") != fits
+
+
+@pytest.mark.parametrize(("memory", "fits"), [("64mb", True), ("1gb", True), ("0mb", False), ("lots", False)])
+def test_an_amount_that_is_none_is_refused_in_words(memory, fits, program):
+    assert judged("judge_memory", program, mail_redis_memory=memory).startswith(f"{memory} is no amount") != fits
+
+
 def test_nothing_of_members_stands_in_the_tree():
     """Their set is the module's: a mailbox more must not reload what it does not concern."""
     more = tree(mail_mailboxes=[{"address": "ada@velo.test"}], mail_aliases=[{"address": "a@velo.test", "to": ["b"]}])
@@ -171,6 +225,16 @@ def test_postfix_reads_what_we_write(given, tmp_path):
         assert done.stderr == ""
 
 
+def test_a_domain_without_its_key_is_named(program, tmp_path):
+    (tmp_path / "domains").write_text("bourg.test OK\nvelo.test OK\n")
+    (tmp_path / "dkim").mkdir()
+    (tmp_path / "dkim/bourg.test.infini1.key").touch()
+    done = subprocess.run(["sh", str(program), "keys"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith("Mail of velo.test is not signed")) == (1, True)
+    (tmp_path / "dkim/velo.test.infini1.key").touch()
+    subprocess.run(["sh", str(program), "keys"], check=True)
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -180,11 +244,8 @@ def test_postfix_reads_what_we_write(given, tmp_path):
         ([], 2, "Usage"),
     ],
 )
-def test_the_records_of_a_domain_are_printed(words, status, said, tmp_path):
-    records = tmp_path / "records.zone"
-    records.write_text("; bourg.test\nx\n; velo.test\nvelo.test. 3600 MX 10 mx.\n; zoo.test\ny\n")
-    program = tmp_path / "infini-mail"
-    program.write_text(tree()["/usr/local/sbin/infini-mail"].replace("/var/lib/infini/mail/records.zone", str(records)))
+def test_the_records_of_a_domain_are_printed(words, status, said, program, tmp_path):
+    (tmp_path / "records.zone").write_text("; bourg.test\nx\n; velo.test\nvelo.test. 3600 MX 10 mx.\n; zoo.test\ny\n")
     done = subprocess.run(["sh", str(program), *words], capture_output=True, text=True, check=False)
     assert done.returncode == status
     assert (done.stdout + done.stderr).startswith(said)
