@@ -22,7 +22,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from .sympa import SympaError, canonical
-from .sympa_config import parse
+from .sympa_config import parse, parse_topics
 from .sympa_plan import CLOSED_ROBOT, OPEN, ROW, Admin, List, map_text, transport
 from .sympa_subscribers import ListPlan, Subscriber
 
@@ -90,6 +90,11 @@ class Folders:
     def robots(self) -> dict[str, str]:
         """Return the file of each robot."""
         return {path.parent.name: _text(path) for path in self.etc.glob("*/robot.conf")}
+
+    def topics(self) -> dict[str, list[str]]:
+        """Return the topics that each robot knows: those of its own file, or everybody's."""
+        everybody = _text(self.etc / "topics.conf")
+        return {name: parse_topics(_text(self.etc / name / "topics.conf") or everybody) for name in self.robots()}
 
     def open_robots(self) -> list[str]:
         """Return the robots that have addresses."""
