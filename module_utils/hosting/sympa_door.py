@@ -112,6 +112,17 @@ class Folders:
             found[f"{path.parent.name}@{path.parents[1].name}"] = List(config, info=_text(path.with_name("info")))
         return found
 
+    def people_kept(self, address: str) -> frozenset[Admin]:
+        """Return the people of a closed list, whom Sympa keeps beside it."""
+        found = set()
+        for role in ("owner", "editor"):
+            for block in _text(self._of(address) / f"{role}.dump").split("\n\n"):
+                words = dict(line.partition(" ")[::2] for line in block.splitlines())
+                if "email" in words:
+                    told = [words.get(name, "") for name in ("gecos", "profile", "reception", "visibility", "info")]
+                    found.add(Admin(canonical(words["email"]), role, *told))
+        return frozenset(found)
+
     def write_robot(self, name: str, text: str) -> None:
         """Write a robot's file."""
         self._folder(self.etc / name)
