@@ -200,6 +200,7 @@ def main():
     wanted = options["lists"]
     try:
         sympa.refuse_impossible_lists(wanted, options["robots"], options["taken"])
+        sympa.refuse_unknown_topics(wanted, door.folders.topics())
         found = door.read()
         sympa_plan.refuse_takeovers(wanted, found, options["confirm_takeovers"])
         closing, opening = sympa_plan.turns(wanted, found, options["confirm_closings"])

@@ -140,6 +140,17 @@ def refuse_impossible_lists(
     refuse(_list_faults(lists, set(robots), set(taken)))
 
 
+def refuse_unknown_topics(lists: Sequence[Mapping[str, Any]], topics: Mapping[str, Collection[str]]) -> None:
+    """Raise where a list has a topic that its robot does not know: Sympa would leave it out without a word."""
+    refuse(
+        f"list {identity(entry)} has the topic {topic!r}, which topics.conf of its robot does not know: "
+        f"{', '.join(sorted(topics[entry['robot']]))}"
+        for entry in lists
+        for topic in entry.get("topics") or ()
+        if topics.get(entry["robot"]) and topic not in {*topics[entry["robot"]], "others"}
+    )
+
+
 def _list_faults(lists: Sequence[Mapping[str, Any]], robots: set[str], taken: set[str]) -> Iterable[str]:
     for address, times in Counter(map(identity, lists)).items():
         if times > 1:

@@ -16,11 +16,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .sympa import SympaError
 from .sympa_door import USER, Database, Folders, read_lists, read_subscribers, sympa, write_all_addresses
 from .sympa_export import export_list, export_robot, export_subscribers
+from .sympa_plan import OPEN
 
 ETC, HOME, ARCHIVES, DATABASE = "/etc/sympa", "/var/lib/sympa/list_data", "/var/lib/sympa/arc", "sympa"
 DAEMONS = ("sympa.service", "wwsympa.service", "wwsympa.socket")
@@ -33,7 +35,10 @@ class RefusedError(Exception):
 def export(folder: Path) -> dict[str, int]:
     """Write down robots, lists and subscribers as data; return how many there are."""
     folders, database = Folders(ETC, HOME), Database(DATABASE)
-    lists = read_lists(folders, database)
+    lists = {
+        address: one if one.status == OPEN else replace(one, admins=folders.people_kept(address))
+        for address, one in read_lists(folders, database).items()
+    }
     robots = folders.robots()
     data = {
         "sympa_robots": [export_robot(name, text) for name, text in sorted(robots.items())],
@@ -41,7 +46,7 @@ def export(folder: Path) -> dict[str, int]:
     }
     os.umask(0o077)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sympa.json").write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    (folder / "sympa.json").write_text(json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8")
     count = -1  # the names of the columns are a line, too
     with (folder / "subscribers.tsv").open("w", encoding="utf-8") as stream:
         for line in export_subscribers(read_subscribers(database)):

@@ -78,6 +78,12 @@ def parse(text: str) -> Config:
     return Config(values, owned, tuple(comments))
 
 
+def parse_topics(text: str) -> list[str]:
+    """Read the names of topics.conf, one at the head of each paragraph."""
+    blocks = re.split(r"\n[ \t]*(?=\n)", "\n".join(line for line in text.splitlines() if not line.startswith("#")))
+    return [block.split()[0] for block in blocks if block.split()]
+
+
 def wanted_values(parameters: Mapping[str, Any]) -> dict[str, list[Value]]:
     """Turn declared parameters into those of a file."""
     return {name: _values(name, value) for name, value in parameters.items()}

@@ -22,7 +22,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from .sympa import SympaError, canonical
-from .sympa_config import parse
+from .sympa_config import parse, parse_topics
 from .sympa_plan import CLOSED_ROBOT, OPEN, ROW, Admin, List, map_text, transport
 from .sympa_subscribers import ListPlan, Subscriber
 
@@ -91,6 +91,11 @@ class Folders:
         """Return the file of each robot."""
         return {path.parent.name: _text(path) for path in self.etc.glob("*/robot.conf")}
 
+    def topics(self) -> dict[str, list[str]]:
+        """Return the topics that each robot knows: those of its own file, or everybody's."""
+        everybody = _text(self.etc / "topics.conf")
+        return {name: parse_topics(_text(self.etc / name / "topics.conf") or everybody) for name in self.robots()}
+
     def open_robots(self) -> list[str]:
         """Return the robots that have addresses."""
         return sorted(name for name, text in self.robots().items() if not text.startswith(CLOSED_ROBOT))
@@ -106,6 +111,17 @@ class Folders:
             config = parse(_text(path))
             found[f"{path.parent.name}@{path.parents[1].name}"] = List(config, info=_text(path.with_name("info")))
         return found
+
+    def people_kept(self, address: str) -> frozenset[Admin]:
+        """Return the people of a closed list, whom Sympa keeps beside it."""
+        found = set()
+        for role in ("owner", "editor"):
+            for block in _text(self._of(address) / f"{role}.dump").split("\n\n"):
+                words = dict(line.partition(" ")[::2] for line in block.splitlines())
+                if "email" in words:
+                    told = [words.get(name, "") for name in ("gecos", "profile", "reception", "visibility", "info")]
+                    found.add(Admin(canonical(words["email"]), role, *told))
+        return frozenset(found)
 
     def write_robot(self, name: str, text: str) -> None:
         """Write a robot's file."""

@@ -129,6 +129,16 @@ def test_a_list_is_written_as_sympa_would(run, place):
     assert f"amis-owner@{ROBOT} sympabounce:\n" in (place / "etc/postfix/transport").read_text()
 
 
+def test_a_topic_that_sympa_would_leave_out_is_refused(run, place):
+    run(sympa_robots, robots=ROBOTS)
+    (place / "etc/topics.conf").write_text("# theirs\nart\ntitle Arts & Humanities\n\nart/music\ntitle Music\n")
+    result = lists(run, [{**LISTS[0], "topics": ["art/music", "arts"]}])
+    assert result["msg"] == (
+        f"list {AMIS} has the topic 'arts', which topics.conf of its robot does not know: art, art/music"
+    )
+    assert lists(run, [{**LISTS[0], "topics": ["art/music", "art"]}])["written"] == [AMIS]
+
+
 def test_a_settled_list_is_only_read(run, place):
     run(sympa_robots, robots=ROBOTS)
     lists(run)
