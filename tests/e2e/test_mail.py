@@ -340,18 +340,17 @@ UPGRADES = {
 }
 
 
+@contextlib.contextmanager
 def upgraded(platform, port):
-    """Return a connection on which TLS may begin."""
-    connection = socket.create_connection((platform.address, port), 10)
-    file = connection.makefile("rb", buffering=0)
-    for number, words in enumerate(UPGRADES[port]):
-        if number % 2:
-            connection.sendall(words)
-        else:
-            while not file.readline().startswith(words):
-                pass
-    file.close()
-    return connection
+    """Give a connection on which TLS may begin."""
+    with socket.create_connection((platform.address, port), 10) as connection:
+        with connection.makefile("rb", buffering=0) as file:
+            for number, words in enumerate(UPGRADES[port]):
+                if number % 2:
+                    connection.sendall(words)
+                else:
+                    next(line for line in iter(file.readline, b"") if line.startswith(words))
+        yield connection
 
 
 @pytest.mark.parametrize("port", UPGRADES)
