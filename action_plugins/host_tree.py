@@ -104,7 +104,7 @@ class ActionModule(EngineAction):
 
     def _can_confirm(self) -> bool:
         play = self._task.get_play()
-        return any(handler.get_name() == CONFIRMATION for block in play.handlers for handler in block.block)
+        return any(handler.name == CONFIRMATION for block in play.handlers for handler in block.block)
 
     def _confirm(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         if self._task.check_mode:
