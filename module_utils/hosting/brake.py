@@ -11,6 +11,11 @@ class UnsafePlanError(Exception):
     """The plan takes away more of a set than a person would on purpose."""
 
 
+def allowance(existing: int) -> int:
+    """Return how many of a set may go without a question."""
+    return 2 if existing < 10 else int(existing * 0.3)
+
+
 def refuse_mass_removal(
     removed: Collection[str], existing: int, confirmed: Collection[str], what: str, fate: str = "locked"
 ) -> None:
@@ -19,8 +24,7 @@ def refuse_mass_removal(
     `fate` says what would become of them.
     """
     surprising = sorted(set(removed) - set(confirmed))
-    allowed = 2 if existing < 10 else int(existing * 0.3)
-    if len(surprising) > allowed:
+    if len(surprising) > allowance(existing):
         raise UnsafePlanError(
             f"{len(surprising)} of {existing} {what} would be {fate} at once ({', '.join(surprising)}): "
             "if that is meant, confirm them by name, else put them back into the inventory"

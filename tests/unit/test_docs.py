@@ -70,7 +70,7 @@ def test_the_check_of_commands_can_fail():
     with pytest.raises(AssertionError):
         parse("./infini deploy")
     with pytest.raises(AssertionError):
-        parse("./infini apply mail")
+        parse("./infini apply nothing")
 
 
 def test_readme_shows_the_two_commands():

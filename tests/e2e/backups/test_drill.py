@@ -34,9 +34,9 @@ def test_everything_comes_back_as_it_was_and_serves(drills, number):
     assert drill["findings"] == []
     assert drill["failed"] == []
     assert (status, drill["ok"]) == (0, True)
-    assert {one["host"] for one in drill["restored"]} == {"web", "panel"}
+    assert {one["host"] for one in drill["restored"]} == {"web", "panel", "lists"}
     assert sum(one["files"] for one in drill["restored"]) > 1000
-    assert {"velo", "chorale", "jardin", "alternc"} <= {name for one in drill["restored"] for name in one["databases"]}
+    assert {"velo", "chorale", "jardin", "alternc", "sympa"} <= {name for one in drill["restored"] for name in one["databases"]}
     assert drill["checks"] > 100
 
 
@@ -55,7 +55,7 @@ def test_the_keeper_has_the_drill_in_its_chained_log(drilled, inventory, host):
     keeper = host(inventory.hosts("backup_keepers")[0])
     line = json.loads(keeper.check_output("tail -1 /var/lib/infini-backup-keeper/drills.jsonl"))
     assert line["ok"] is True
-    assert set(line["clients"]) == {"web", "panel"}
+    assert set(line["clients"]) == {"web", "panel", "lists"}
     assert line["recovery_time_s"] == pytest.approx(drilled[1]["recovery_time_s"], abs=1)
     keeper.run_expect([0], "infini-backup-keeper check")
 

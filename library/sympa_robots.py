@@ -1,0 +1,136 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sympa_robots
+short_description: Own the whole set of Sympa's robots
+description:
+  - Writes the file of each declared robot (C(robot.conf), all of it) and makes the folder of its lists.
+  - A robot that is no longer declared keeps its pages and archives and loses its addresses; nothing is deleted.
+    Robots that were made by hand and never declared are left alone.
+  - Writes the map of the mail domains that are robots, for Postfix.
+options:
+  robots:
+    description: The whole set.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: Domain of the robot., type: str, required: true}
+      title: {description: What its pages are called., type: str}
+      listmasters: {description: Addresses of those who look after it., type: list, elements: str, required: true}
+      language: {description: Language of its messages and pages., type: str, default: fr}
+      url: {description: Where its pages are., type: str}
+      dkim: {description: "How it signs: C(selector), C(key_file), C(domain).", type: dict}
+      arc: {description: "How it seals: C(selector), C(key_file), C(domain), C(server).", type: dict}
+      dmarc: {description: "Senders it replaces: C(mode), C(other_email), C(phrase), C(domain_regex).", type: dict}
+      settings: {description: Further parameters in Sympa's own words., type: dict, default: {}}
+  url:
+    description: Where the pages of a robot are that says nothing of it; C({robot}) is its name.
+    type: str
+    default: https://{robot}/sympa
+  taken:
+    description: Addresses that are aliases and mailboxes of others.
+    type: list
+    elements: str
+    default: []
+  confirm_closings:
+    description: Robots that may lose their addresses although they are many at once.
+    type: list
+    elements: str
+    default: []
+  etc: {description: Sympa's folder of settings., type: path, default: /etc/sympa}
+  home: {description: Sympa's folder of lists., type: path, default: /var/lib/sympa/list_data}
+  maps: {description: Folder of the maps for Postfix., type: path, default: /etc/sympa/postfix}
+  owner: {description: Account to whom the files belong., type: str, default: sympa}
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: full}
+author: [Infini (https://infini.fr)]
+"""
+
+EXAMPLES = r"""
+- name: Own the robots
+  sympa_robots:
+    robots:
+      - {name: listes.velo.test, title: Vélo en ville, listmasters: [tech@infini.test]}
+"""
+
+RETURN = r"""
+written: {description: Robots whose file was written now., type: list, elements: str, returned: always}
+closed: {description: Robots that lost their addresses now., type: list, elements: str, returned: always}
+seconds: {description: How long it took on the host., type: float, returned: success}
+"""
+
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.hosting import sympa, sympa_door, sympa_plan
+from ansible.module_utils.hosting.brake import UnsafePlanError
+
+ROBOT = {
+    "name": {"type": "str", "required": True},
+    "title": {"type": "str"},
+    "listmasters": {"type": "list", "elements": "str", "required": True},
+    "language": {"type": "str", "default": "fr"},
+    "url": {"type": "str"},
+    "dkim": {"type": "dict"},
+    "arc": {"type": "dict"},
+    "dmarc": {"type": "dict"},
+    "settings": {"type": "dict", "default": {}},
+}
+
+
+def main():
+    """Read, plan, write."""
+    names = {"type": "list", "elements": "str", "default": []}
+    module = AnsibleModule(
+        argument_spec={
+            "robots": {"type": "list", "elements": "dict", "required": True, "options": ROBOT},
+            "url": {"type": "str", "default": "https://{robot}/sympa"},
+            "taken": names,
+            "confirm_closings": names,
+            "etc": {"type": "path", "default": "/etc/sympa"},
+            "home": {"type": "path", "default": "/var/lib/sympa/list_data"},
+            "maps": {"type": "path", "default": "/etc/sympa/postfix"},
+            "owner": {"type": "str", "default": sympa_door.USER},
+        },
+        supports_check_mode=True,
+    )
+    options, started = module.params, time.monotonic()
+    folders = sympa_door.Folders(options["etc"], options["home"], options["owner"])
+    try:
+        sympa.refuse_impossible_robots(options["robots"], options["taken"])
+        plan = sympa_plan.plan_robots(
+            options["robots"],
+            folders.robots(),
+            folders.robots_with_lists(),
+            options["url"],
+            options["confirm_closings"],
+        )
+        domains = dict.fromkeys(plan.open_robots(), "sympa")
+        path = Path(options["maps"], "domains")
+        stale = sympa_door.map_differs(path, domains)
+        if not module.check_mode:
+            for name, text in plan.write.items():
+                folders.write_robot(name, text)
+            for name in plan.folders:
+                folders.make_robot_folder(name)
+            if stale:
+                folders.write_map(path, domains)
+    except (sympa.SympaError, UnsafePlanError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=plan.changed or stale,
+        written=sorted(plan.write),
+        closed=list(plan.closed),
+        seconds=round(time.monotonic() - started, 2),
+        diff=plan.diff() if module._diff else [],
+    )
+
+
+if __name__ == "__main__":
+    main()

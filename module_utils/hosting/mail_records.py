@@ -1,0 +1,97 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the DNS must say of a mail domain, as lines of a zone file, and the keys that its DKIM lines are made of."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+LONGEST_TEXT = 255
+BITS = "2048"  # what every receiver takes; longer keys do not fit one answer over UDP
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the platform says of its own mail; `{domain}` stands for the domain."""
+
+    host: str
+    selector: str
+    spf: str
+    dmarc: str
+
+
+def zone(keys: Mapping[str, str], policy: Policy) -> str:
+    """Return the lines of all domains, from their public keys in base64 by name."""
+    return "".join(f"{line}\n" for domain, key in sorted(keys.items()) for line in records(domain, key, policy))
+
+
+def records(domain: str, key: str, policy: Policy) -> Iterator[str]:
+    """Return the lines of one domain; names are whole, so that they can stand in any zone."""
+    yield f"; {domain}"
+    if domain != policy.host:
+        yield f"{domain}. 3600 MX 10 {policy.host}."
+        for service, port in (("submissions", 465), ("submission", 587), ("imaps", 993), ("sieve", 4190)):
+            yield f"_{service}._tcp.{domain}. 3600 SRV 0 1 {port} {policy.host}."
+    for name, text in (
+        (domain, policy.spf),
+        (f"{policy.selector}._domainkey.{domain}", f"v=DKIM1; k=rsa; p={key}"),
+        (f"_dmarc.{domain}", policy.dmarc),
+    ):
+        yield f"{name}. 3600 TXT {_quoted(text.replace('{domain}', domain))}"
+
+
+def read_keys(folder: Path, domains: Iterable[str], selector: str) -> dict[str, str]:
+    """Return the public keys that are there, by domain."""
+    found = {}
+    for domain in domains:
+        private, public = _paths(folder, domain, selector)
+        if private.exists() and public.exists():
+            found[domain] = public.read_text(encoding="ascii").strip()
+    return found
+
+
+def make_keys(folder: Path, domains: Iterable[str], selector: str, group: int) -> None:
+    """Make the keys of these domains; one that was half made by a killed run is completed."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as workers:
+        list(workers.map(lambda domain: _make_key(folder, domain, selector, group), domains))
+
+
+def _make_key(folder: Path, domain: str, selector: str, group: int) -> None:
+    private, public = _paths(folder, domain, selector)
+    if not private.exists():
+        _write(private, _openssl("genrsa", BITS), 0o640, group)
+    text = base64.b64encode(_openssl("rsa", "-in", str(private), "-pubout", "-outform", "DER"))
+    _write(public, text, 0o644, group)
+
+
+def _paths(folder: Path, domain: str, selector: str) -> tuple[Path, Path]:
+    return folder / f"{domain}.{selector}.key", folder / f"{domain}.{selector}.pub"
+
+
+def _write(path: Path, content: bytes, mode: int, group: int) -> None:
+    """Write a file in one instant; nobody reads it before it is whole and its owner's."""
+    staged = path.with_name(f".{path.name}.new")
+    staged.unlink(missing_ok=True)
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        os.fchown(descriptor, -1, group)
+        os.fchmod(descriptor, mode)
+        file.flush()
+        os.fsync(descriptor)
+    staged.rename(path)
+
+
+def _openssl(*words: str) -> bytes:
+    return subprocess.run(["openssl", *words], stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
+
+
+def _quoted(text: str) -> str:
+    parts = [text[start : start + LONGEST_TEXT] for start in range(0, len(text), LONGEST_TEXT)]
+    return " ".join('"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"' for part in parts)

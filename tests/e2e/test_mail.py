@@ -1,0 +1,533 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mail as members, strangers and thieves meet it, by protocol; DKIM and ARC judged by a library that is not ours.
+
+The members are those of the inventory: two with a mailbox, one with a small quota, one that is disabled, an alias of
+both, one that leads outside, and a catch-all.
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import smtplib
+import socket
+import ssl
+import subprocess
+import time
+
+import dkim
+import pytest
+from mail_clients import Imap, Outside, Sieve, Smtp, message, unique
+
+from hosting.probes import OLD_VERSIONS, accepts_old, client_hello
+from infini.apply import playbook_path
+from infini.hosts import Inventory
+from infini.runner import play
+
+INVENTORY = os.environ.get("INFINI_INVENTORY", "staging")
+FAMILIES = ("hosting_ipv4", "hosting_ipv6")
+STRANGER = "quelquun@dehors.test"
+GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+MARKED = "YJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+
+
+class Platform:
+    """The mail server, and what the inventory says of it."""
+
+    def __init__(self) -> None:
+        self.inventory = Inventory(INVENTORY)
+        self.host = self.inventory.hosts("mail_servers")[0]
+        self.name, self.address = self.get("mail_fqdn"), self.get("hosting_ipv4")
+        self.password = self.get("bench_mail_password")
+        self.trust = self.trusting()
+
+    def trusting(self):
+        trust = ssl.create_default_context()
+        for authority in self.get("hosting_authorities"):
+            trust.load_verify_locations(authority)
+        return trust
+
+    def get(self, name):
+        return self.inventory.get(self.host, name)
+
+    def run(self, command, status=0):
+        line = [*self.inventory.connection(self.host).ssh("-o", "BatchMode=yes"), f"sh -c {shlex.quote(command)}"]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert done.returncode == status, f"{command}: {done.stderr}{done.stdout}"
+        return done.stdout
+
+    def smtp(self, port=25):
+        return Smtp(self.address, self.name, port, self.trust if port == 465 else None)
+
+    @contextlib.contextmanager
+    def as_member(self, who, port=465):
+        with self.smtp(port) as client:
+            if port == 587:
+                client.starttls(context=self.trust)
+            client.login(who, self.password)
+            yield client
+
+    @contextlib.contextmanager
+    def mailbox(self, who):
+        with Imap(self.address, self.name, self.trust) as client:
+            client.login(who, self.password)
+            yield client
+
+    def send(self, who, to, **more):
+        mail = message(who, to, **more)
+        with self.as_member(who) as client:
+            client.send_message(mail)
+        return mail["Subject"]
+
+    def records(self, name, timeout=5):  # noqa: ARG002 (dkimpy gives both)
+        """Answer as the DNS would, from the lines that the host says are to be published."""
+        wanted = name.decode().rstrip(".")
+        for line in self.run("infini-mail records").splitlines():
+            found = re.fullmatch(r"(\S+)\. 3600 TXT (.*)", line)
+            if found and found[1] == wanted:
+                return "".join(re.findall('"(.*?)"', found[2])).encode()
+        return None
+
+    def verified(self, raw):
+        return dkim.verify(raw, dnsfunc=self.records)
+
+
+@pytest.fixture(scope="module")
+def platform():
+    return Platform()
+
+
+@pytest.fixture(scope="module")
+def members(platform):
+    """Two members who read their mail, each on a domain of their own."""
+    found = {}
+    for one in platform.get("mail_mailboxes"):
+        if one.get("enabled", True) and one.get("quota") != "1M":
+            found.setdefault(one["address"].rpartition("@")[2], one["address"])
+    ada, bob = list(found.values())[:2]
+    for who in (ada, bob):
+        with platform.mailbox(who) as mailbox:
+            mailbox.empty()
+    return ada, bob
+
+
+@pytest.fixture(scope="module")
+def outside(platform):
+    """The rest of the world, on this machine, where the bench sends what is for it."""
+    [relay] = [one["relay"] for one in platform.get("mail_slow_providers") if "dehors.test" in one["domains"]]
+    address, _, port = relay.rpartition(":")
+    with Outside(address.strip("[]"), int(port)).open() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def down(platform, unit):
+    """Stop a service for a while; other tests find it as they knew it."""
+    platform.run(f"systemctl stop {unit}")
+    try:
+        yield
+    finally:
+        platform.run(f"systemctl start {unit}")
+        # A service that has begun may not listen yet: mail is taken again once all of them do.
+        end = time.monotonic() + 60
+        while not takes_mail(platform):
+            assert time.monotonic() < end, f"after {unit} was down, no mail is taken any more"
+            time.sleep(0.3)
+
+
+def takes_mail(platform):
+    """Tell whether mail for the postmaster would be taken now."""
+    with platform.smtp() as client:
+        return told(client, STRANGER, platform.get("mail_postmaster"))[0] == 250
+
+
+@contextlib.contextmanager
+def refused(*codes):
+    """Expect a refusal with one of these codes within the block."""
+    with pytest.raises((smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused)) as problem:
+        yield
+    if isinstance(problem.value, smtplib.SMTPRecipientsRefused):
+        [(code, said)] = problem.value.recipients.values()
+    else:
+        code, said = problem.value.smtp_code, problem.value.smtp_error
+    assert code in codes, said
+
+
+def told(client, sender, recipient):
+    """Return what the server says to a recipient: (code, words)."""
+    client.ehlo()
+    client.mail(sender)
+    code, said = client.rcpt(recipient)
+    client.rset()
+    return code, said.decode()
+
+
+# --- sending and reading --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("port", [465, 587])
+def test_a_member_sends_another_reads_and_the_signature_holds(platform, members, port):
+    ada, bob = members
+    mail = message(ada, bob)
+    with platform.as_member(ada, port) as client:
+        client.send_message(mail)
+    with platform.mailbox(bob) as mailbox:
+        raw = mailbox.wait(mail["Subject"])
+    assert platform.verified(raw)
+    assert not platform.verified(raw.replace(b"Bonjour.", b"Au revoir.")), "this verification verifies nothing"
+    assert re.search(rb"DKIM-Signature:.*?d=" + ada.rpartition("@")[2].encode(), raw, re.DOTALL)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_stranger_writes_and_what_we_saw_is_sealed(platform, members, family):
+    ada, _bob = members
+    mail = message(STRANGER, ada)
+    with Smtp(platform.get(family), platform.name, 25) as client:
+        client.starttls(context=platform.trust)
+        client.send_message(mail)
+    with platform.mailbox(ada) as mailbox:
+        raw = mailbox.wait(mail["Subject"])
+    assert f"Authentication-Results: {platform.name};".encode() in raw
+    sealed, _results, reason = dkim.arc_verify(raw, dnsfunc=platform.records)
+    assert sealed == b"pass", reason
+    assert raw.startswith(f"Return-Path: <{STRANGER}>".encode()), "filters and replies go by the sender's own address"
+    assert b"DKIM-Signature" not in raw, "we sign for our members only"
+
+
+def test_an_alias_reaches_all_and_a_plus_is_the_owners(platform, members):
+    ada, bob = members
+    alias = next(one for one in platform.get("mail_aliases") if {ada, bob} <= set(one["to"]))["address"]
+    subjects = []
+    for recipient in (alias, ada.replace("@", "+velo@")):
+        mail = message(STRANGER, recipient)
+        with platform.smtp() as client:
+            client.send_message(mail)
+        subjects.append(mail["Subject"])
+    for who, some in ((ada, subjects), (bob, subjects[:1])):
+        with platform.mailbox(who) as mailbox:
+            for subject in some:
+                mailbox.wait(subject)
+
+
+def test_a_catch_all_takes_the_rest_of_its_domain_and_no_mailbox(platform, members):
+    [catch_all] = platform.get("mail_catch_alls")
+    owner, other = catch_all["to"][0], next(who for who in members if who not in catch_all["to"])
+    mail = message(STRANGER, f"{unique()}@{catch_all['domain']}")
+    with platform.smtp() as client:
+        client.send_message(mail)
+        assert told(client, STRANGER, f"{unique()}@{other.rpartition('@')[2]}")[0] == 550
+    with platform.mailbox(owner) as mailbox:
+        mailbox.wait(mail["Subject"])
+
+
+def test_what_goes_on_outside_leaves_under_our_name_and_its_bounce_finds_back(platform, outside):
+    alias = next(one for one in platform.get("mail_aliases") if one["to"][0].endswith("@dehors.test"))
+    mail = message(STRANGER, alias["address"])
+    with platform.smtp() as client:
+        client.send_message(mail)
+    left = outside.wait(alias["to"][0])
+    assert re.fullmatch(rf"SRS0[=+-].*=dehors\.test=quelquun@{re.escape(platform.name)}", left.sender)
+    with platform.smtp() as client:
+        assert told(client, "", left.sender)[0] == 250
+        assert told(client, "", left.sender.replace("SRS0=", "SRS0=x"))[0] == 550, "anybody could bounce through us"
+        client.sendmail("", [left.sender], message("mailer-daemon@dehors.test", left.sender).as_bytes())
+    assert outside.wait(STRANGER).sender == ""
+    sealed, _results, reason = dkim.arc_verify(left.content, dnsfunc=platform.records)
+    assert sealed == b"pass", reason
+
+
+def test_what_members_send_outside_is_signed_and_keeps_its_sender(platform, members, outside):
+    ada, _bob = members
+    recipient = f"{unique()}@dehors.test"
+    platform.send(ada, recipient)
+    left = outside.wait(recipient)
+    assert left.sender == ada
+    assert platform.verified(left.content)
+
+
+# --- who may do what ------------------------------------------------------------------------------------------------
+
+
+def test_nobody_relays_through_us(platform):
+    for sender in (STRANGER, ""):
+        with platform.smtp() as client:
+            code, said = told(client, sender, "victime@ailleurs.example")
+            assert (code, "Relay access denied" in said) == (554, True), said
+
+
+@pytest.mark.parametrize("port", [587, 465])
+def test_submission_takes_nothing_without_a_password(platform, members, port):
+    with platform.smtp(port) as client:
+        if port == 587:
+            client.starttls(context=platform.trust)
+        assert told(client, *members)[0] in (530, 554)
+
+
+def test_a_password_is_never_asked_for_nor_taken_in_clear(platform, members):
+    for port in (25, 587):
+        with platform.smtp(port) as client:
+            client.ehlo()
+            assert "auth" not in client.esmtp_features
+            assert client.docmd("AUTH", "PLAIN AGEAYg==")[0] in (502, 503, 530, 538)
+    with platform.smtp() as client:
+        client.starttls(context=platform.trust)
+        client.ehlo()
+        assert "auth" not in client.esmtp_features, "other servers do not log in"
+    sieve = Sieve(platform.address, platform.name)
+    assert not sieve.login(members[0], platform.password).startswith("OK")
+    sieve.close()
+    with pytest.raises((ConnectionRefusedError, TimeoutError)):  # nobody listens, and the firewall answers nobody
+        socket.create_connection((platform.address, 143), 5)
+
+
+def test_a_wrong_password_is_refused_everywhere(platform, members):
+    ada, _bob = members
+    with platform.smtp(465) as client, refused(535):
+        client.login(ada, "wrong")
+    with Imap(platform.address, platform.name, platform.trust) as client, pytest.raises(client.error, match="AUTH"):
+        client.login(ada, "wrong")
+    sieve = Sieve(platform.address, platform.name)
+    sieve.starttls(platform.trust)
+    assert sieve.login(ada, "wrong").startswith("NO")
+    sieve.close()
+
+
+@pytest.mark.parametrize("forged", ["another", "nobody", "alias"])
+def test_a_stranger_cannot_write_under_an_address_of_ours(platform, members, forged):
+    ada, bob = members
+    sender = {
+        "another": ada,
+        "nobody": f"{unique()}@{ada.rpartition('@')[2]}",
+        "alias": platform.get("mail_aliases")[0]["address"],
+    }[forged]
+    with platform.smtp() as client:
+        assert told(client, sender, bob) == (
+            553,
+            f"5.7.1 <{sender}>: Sender address rejected: Log in to send as an address of this domain",
+        )
+
+
+def test_a_member_sends_as_an_alias_of_theirs_and_as_nobody_else(platform, members):
+    ada, bob = members
+    alias = next(one for one in platform.get("mail_aliases") if {ada, bob} <= set(one["to"]))["address"]
+    far = next(one for one in platform.get("mail_aliases") if one["to"][0].endswith("@dehors.test"))["address"]
+    with platform.as_member(ada) as client:
+        assert told(client, ada, bob)[0] == 250
+        assert told(client, alias, bob)[0] == 250
+        for sender in (bob, far, STRANGER):
+            code, said = told(client, sender, bob)
+            assert (code, "not owned by user" in said) == (553, True), (sender, said)
+
+
+def test_a_disabled_mailbox_neither_takes_mail_nor_lets_in(platform):
+    [closed] = [one["address"] for one in platform.get("mail_mailboxes") if not one.get("enabled", True)]
+    with platform.smtp() as client:
+        code, said = told(client, STRANGER, closed)
+        assert (code, "This mailbox is disabled" in said) == (550, True), said
+    with platform.smtp(465) as client, refused(535):
+        client.login(closed, platform.password)
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+UPGRADES = {
+    25: (b"220 ", b"EHLO me.dehors.test\r\n", b"250 ", b"STARTTLS\r\n", b"220 "),
+    587: (b"220 ", b"EHLO me.dehors.test\r\n", b"250 ", b"STARTTLS\r\n", b"220 "),
+    4190: (b"OK ", b"STARTTLS\r\n", b"OK "),
+    465: (),
+    993: (),
+}
+
+
+@contextlib.contextmanager
+def upgraded(platform, port):
+    """Give a connection on which TLS may begin."""
+    with socket.create_connection((platform.address, port), 10) as connection:
+        with connection.makefile("rb", buffering=0) as file:
+            for number, words in enumerate(UPGRADES[port]):
+                if number % 2:
+                    connection.sendall(words)
+                else:
+                    next(line for line in iter(file.readline, b"") if line.startswith(words))
+        yield connection
+
+
+@pytest.mark.parametrize("port", UPGRADES)
+def test_tls_below_1_2_is_refused_and_1_2_and_1_3_are_taken(platform, port):
+    for number in OLD_VERSIONS.values():
+        with upgraded(platform, port) as connection:
+            connection.sendall(client_hello(number, platform.name))
+            answer = b""
+            with contextlib.suppress(OSError):  # it may just hang up
+                answer = connection.recv(11)
+            assert not accepts_old(answer, number)
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        trust = platform.trusting()
+        trust.minimum_version = trust.maximum_version = version
+        with upgraded(platform, port) as plain, trust.wrap_socket(plain, server_hostname=platform.name) as safe:
+            assert safe.version() == version.name.replace("_", ".")
+
+
+@pytest.mark.parametrize("port", UPGRADES)
+def test_a_domain_has_the_certificate_of_its_name(platform, port):
+    for name in [platform.name, *(one["name"] for one in platform.get("mail_sni") or [])]:
+        with upgraded(platform, port) as plain, platform.trust.wrap_socket(plain, server_hostname=name) as safe:
+            assert ("DNS", name) in safe.getpeercert()["subjectAltName"]
+
+
+# --- filters and quotas ---------------------------------------------------------------------------------------------
+
+
+def test_a_members_filter_sorts_their_mail(platform, members):
+    ada, bob = members
+    word = unique()
+    sieve = Sieve(platform.address, platform.name)
+    sieve.starttls(platform.trust)
+    assert sieve.login(bob, platform.password).startswith("OK")
+    assert sieve.put("broken", "fileinto;").startswith("NO")
+    script = f'require ["fileinto", "mailbox"];\nif header :contains "Subject" "{word}" {{ fileinto :create "Tri"; }}\n'
+    assert sieve.put("e2e", script).startswith("OK")
+    assert sieve.ask('SETACTIVE "e2e"')[-1].startswith("OK")
+    try:
+        subject = platform.send(ada, bob, subject=f"essai {word}")
+        with platform.mailbox(bob) as mailbox:
+            mailbox.wait(subject, "Tri")
+            assert not mailbox.find(subject)
+    finally:
+        assert sieve.ask('SETACTIVE ""')[-1].startswith("OK")
+        assert sieve.ask('DELETESCRIPT "e2e"')[-1].startswith("OK")
+        sieve.close()
+
+
+def test_a_full_mailbox_says_so_before_the_message_is_sent(platform):
+    [small] = [one["address"] for one in platform.get("mail_mailboxes") if one.get("quota") == "1M"]
+    with platform.mailbox(small) as mailbox:
+        mailbox.empty()
+    try:
+        taken = []
+        with platform.smtp() as client, refused(552):
+            for _number in range(8):
+                mail = message(STRANGER, small)
+                mail.add_attachment(os.urandom(200_000), maintype="application", subtype="octet-stream")
+                client.send_message(mail)
+                with platform.mailbox(small) as mailbox:
+                    taken.append(mailbox.wait(mail["Subject"]))
+        assert 2 <= len(taken) <= 5
+    finally:
+        with platform.mailbox(small) as mailbox:
+            mailbox.empty()
+    with platform.smtp() as client:
+        assert told(client, STRANGER, small)[0] == 250
+
+
+def test_spam_is_refused_and_what_looks_like_it_goes_to_junk(platform, members):
+    ada, _bob = members
+    with platform.smtp() as client, refused(554):
+        client.send_message(message(STRANGER, ada, GTUBE))
+    mail = message(STRANGER, ada, MARKED)
+    with platform.smtp() as client:
+        client.send_message(mail)
+    with platform.mailbox(ada) as mailbox:
+        mailbox.wait(mail["Subject"], "Junk")
+        assert not mailbox.find(mail["Subject"])
+
+
+# --- what is out of order -------------------------------------------------------------------------------------------
+
+
+def test_without_rspamd_mail_waits_at_its_sender_and_nothing_leaves_unsigned(platform, members):
+    ada, bob = members
+    mail, local = message(ada, bob), message(ada, bob)
+    with down(platform, "rspamd.service"):
+        with refused(451, 454), platform.as_member(ada) as client:
+            client.send_message(mail)
+        with platform.smtp() as client, refused(451):
+            client.send_message(message(STRANGER, ada))
+        # What a program of this host sends has no sender to wait at.
+        platform.run(f"printf %s {shlex.quote(local.as_string())} | sendmail -f {ada} {bob}")
+        time.sleep(2)
+        with platform.mailbox(bob) as mailbox:
+            assert not mailbox.find(local["Subject"])
+    with platform.as_member(ada) as client:
+        client.send_message(mail)
+    platform.run("postqueue -f")
+    with platform.mailbox(bob) as mailbox:
+        for subject in (mail["Subject"], local["Subject"]):
+            assert platform.verified(mailbox.wait(subject, seconds=90))
+
+
+def test_without_redis_mail_is_still_signed(platform, members):
+    ada, bob = members
+    with down(platform, "redis-server.service"):
+        subject = platform.send(ada, bob)
+        with platform.mailbox(bob) as mailbox:
+            assert platform.verified(mailbox.wait(subject))
+
+
+def test_without_dovecot_mail_waits_at_its_sender_or_here(platform, members):
+    ada, bob = members
+    mail, local = message(STRANGER, ada), message(bob, ada)
+    with down(platform, "dovecot.service"):
+        with platform.smtp() as client, refused(451):
+            client.send_message(mail)
+        platform.run(f"printf %s {shlex.quote(local.as_string())} | sendmail -f {bob} {ada}")
+        time.sleep(2)
+        assert ada in platform.run("postqueue -p")
+    with platform.smtp() as client:
+        client.send_message(mail)
+    platform.run("postqueue -f")
+    with platform.mailbox(ada) as mailbox:
+        for subject in (mail["Subject"], local["Subject"]):
+            mailbox.wait(subject, seconds=90)
+
+
+def test_mail_for_a_mailbox_that_is_no_longer_declared_waits_until_it_is_back(platform, members):
+    ada, _bob = members
+    mailboxes = platform.get("mail_mailboxes")
+    [small] = [one["address"] for one in mailboxes if one.get("quota") == "1M"]
+    local = message(ada, small)
+    path = str(platform.inventory.path)
+    fewer = {"mail_mailboxes": [one for one in mailboxes if one["address"] != small]}
+    assert play(playbook_path("mail"), path, fewer).ok
+    try:
+        with platform.smtp() as client:
+            code, said = told(client, STRANGER, small)
+            assert (code, "out of service" in said) == (450, True), said
+        with platform.smtp(465) as client, refused(535):
+            client.login(small, platform.password)
+        platform.run(f"printf %s {shlex.quote(local.as_string())} | sendmail -f {ada} {small}")
+        time.sleep(2)
+        assert small in platform.run("postqueue -p")
+    finally:
+        assert play(playbook_path("mail"), path).ok
+    platform.run("postqueue -f")
+    with platform.mailbox(small) as mailbox:
+        mailbox.wait(local["Subject"], seconds=90)
+        mailbox.empty()
+
+
+# --- the host -------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_are_readable_by_their_programs_only(platform):
+    found = platform.run("stat -c '%a %U %G' /etc/dovecot/users /var/lib/infini/mail/dkim/*.key | sort -u")
+    assert found.splitlines() == ["640 root _rspamd", "640 root dovecot"]
+    said = platform.run("journalctl --no-pager --quiet --output cat | grep -cF -e '$6$' || :")
+    assert said.strip() == "0"
+
+
+def test_nothing_between_our_programs_is_open_to_the_world(platform):
+    listening = platform.run("ss -Hlnt | awk '{print $4}'").split()
+    world = {one.rpartition(":")[2] for one in listening if not one.startswith(("127.", "[::1]"))}
+    assert {"25", "465", "587", "993", "4190"} <= world
+    assert not world & {"143", "110", "6379", "10001", "10002", "11332", "11333", "11334"}
+
+
+def test_every_domain_has_what_its_dns_must_say(platform):
+    for domain in [one["name"] for one in platform.get("mail_domains")]:
+        said = platform.run(f"infini-mail records {domain}")
+        assert f"{domain}. 3600 MX 10 {platform.name}." in said
+        assert '"v=spf1' in said
+        assert "._domainkey." in said
+        assert '"v=DMARC1' in said

@@ -1,0 +1,252 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the role mail writes, rendered by the engine itself and read by Postfix where it is installed."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from jinja2.utils import missing
+
+from infini.tree_render import Picture, Renderer, environment
+
+ROLE = Path(__file__).parents[2] / "roles/mail"
+GIVEN = {"mail_fqdn": "mx.infini.test", "mail_postmaster": "techs@velo.test", "ansible_managed": "Ansible"}
+FULL = {
+    "mail_domains": [{"name": "velo.test"}, {"name": "bourg.test"}],
+    "mail_networks": ["192.0.2.0/24", "[2001:db8::]/64"],
+    "mail_sni": [{"name": "mail.velo.test", "certificate": "/etc/tls/velo.pem", "key": "/etc/tls/velo.key"}],
+    "mail_slow_providers": [
+        {"name": "orange", "domains": ["orange.example", "wanadoo.example"], "concurrency": 1, "rate": "1s"},
+        {"name": "other", "domains": ["other.example"], "relay": "[relay.example]:587"},
+    ],
+    "mail_transport_maps": ["hash:/etc/sympa/postfix/transport"],
+    "mail_recipient_maps": ["hash:/etc/sympa/postfix/transport"],
+    "mail_domain_maps": ["hash:/etc/sympa/postfix/domains"],
+    "mail_pipes": [
+        {"name": "sympa", "user": "sympa", "flags": "hqRu", "argv": "/usr/lib/sympa/bin/queue ${recipient}"},
+    ],
+    "mail_srs_exclude": ["listes.velo.test"],
+}
+
+
+def picture(**given: object) -> Picture:
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    variables = {**defaults, **GIVEN, **given}
+    env = environment(lambda name: variables.get(name, missing))
+    env.filters["regex_replace"] = lambda text, pattern, by: re.sub(pattern, by, text)
+    env.filters["zip"], env.filters["from_json"] = zip, json.loads
+    env.globals["lookup"] = lambda _plugin, path: Path(path).read_text()
+    env.filters["flatten"] = lambda rows: [item for row in rows for item in row]
+    return Renderer(ROLE / "tree", env, "mail", lambda path: (path.read_bytes(), False)).picture()
+
+
+def tree(**given: object) -> dict[str, str]:
+    """Return what the role writes: path on the host -> text."""
+    return {path: content.decode() for path, content in picture(**given).contents.items()}
+
+
+def settings(text: str) -> dict[str, str]:
+    """Return what a main.cf says, each value as one line."""
+    lines = "\n".join(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    pairs = (line.split(" =", 1) for line in re.sub(r"\n\s+", " ", lines).splitlines())
+    return {name: value.strip() for name, value in pairs}
+
+
+def services(text: str) -> dict[str, str]:
+    """Return the entries of a master.cf, each as one line, by name."""
+    lines = "\n".join(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    return {line.split()[0]: " ".join(line.split()) for line in re.sub(r"\n\s+", " ", lines).splitlines()}
+
+
+@pytest.mark.parametrize("port", ["submission", "submissions"])
+def test_who_sends_from_outside_needs_tls_and_a_password(port):
+    entry = services(tree()["/etc/postfix/master.cf"])[port]
+    for option in (
+        "smtpd_tls_security_level=encrypt",
+        "smtpd_sasl_auth_enable=yes",
+        "smtpd_client_restrictions=permit_sasl_authenticated,reject",
+        "smtpd_relay_restrictions=permit_sasl_authenticated,reject",
+        "smtpd_sender_restrictions=$submission_sender_restrictions",
+    ):
+        assert f"-o {option}" in entry
+    assert ("wrappermode" in entry) == (port == "submissions")
+
+
+def test_old_tls_and_relaying_are_refused_and_nothing_passes_unsigned():
+    main = settings(tree()["/etc/postfix/main.cf"])
+    assert main["smtpd_tls_protocols"] == main["smtpd_tls_mandatory_protocols"] == ">=TLSv1.2"
+    assert main["smtpd_relay_restrictions"].endswith("reject_unauth_destination")
+    assert main["milter_default_action"] == "tempfail"
+    assert main["smtpd_sasl_auth_enable"] == "no"
+    assert "reject_sender_login_mismatch" in main["submission_sender_restrictions"]
+
+
+def test_large_maps_are_held_once():
+    main = settings(tree(**FULL)["/etc/postfix/main.cf"])
+    ours = [word for value in main.values() for word in re.split(r"[,\s]+", value) if "/etc/postfix/maps/" in word]
+    assert len(ours) == 7
+    assert all(word.startswith("proxy:texthash:") for word in ours)
+
+
+def test_lists_come_in_by_maps_and_pipes():
+    files = tree(**FULL)
+    main, master = settings(files["/etc/postfix/main.cf"]), services(files["/etc/postfix/master.cf"])
+    assert main["transport_maps"].startswith("hash:/etc/sympa/postfix/transport, proxy:texthash:")
+    assert main["virtual_mailbox_maps"].endswith("hash:/etc/sympa/postfix/transport")
+    assert main["virtual_mailbox_domains"].endswith("hash:/etc/sympa/postfix/domains")
+    assert main["sympa_destination_recipient_limit"] == "1"
+    assert master["sympa"] == (
+        "sympa unix - n n - - pipe flags=hqRu user=sympa argv=/usr/lib/sympa/bin/queue ${recipient}"
+    )
+    assert "SRS_EXCLUDE_DOMAINS=velo.test,bourg.test,listes.velo.test" in files["/etc/default/postsrsd"]
+
+
+def test_domains_of_a_file_are_ours_too_when_a_sender_is_rewritten(tmp_path):
+    (tmp_path / "mail.json").write_text(json.dumps({"domains": [{"name": "zoo.test"}]}))
+    written = tree(mail_file=str(tmp_path / "mail.json"))["/etc/default/postsrsd"]
+    assert "SRS_EXCLUDE_DOMAINS=zoo.test\n" in written
+
+
+def test_each_slow_provider_has_its_transport():
+    files = tree(**FULL)
+    main, master = settings(files["/etc/postfix/main.cf"]), services(files["/etc/postfix/master.cf"])
+    assert {"slow-orange", "slow-other"} <= set(master)
+    assert main["slow-orange_destination_concurrency_limit"] == "1"
+    assert main["slow-orange_destination_rate_delay"] == "1s"
+    assert files["/etc/postfix/providers"].splitlines()[-3:] == [
+        "orange.example slow-orange:",
+        "wanadoo.example slow-orange:",
+        "other.example slow-other:[relay.example]:587",
+    ]
+
+
+def test_every_transport_runs_outside_of_a_chroot_where_it_could_not_reach_the_sockets():
+    for name, entry in services(tree(**FULL)["/etc/postfix/master.cf"]).items():
+        assert entry.split()[4] == "n", name
+
+
+def test_only_named_networks_are_taken_for_ours_when_signing():
+    assert '[ "127.0.0.0/8", "::1" ];' in tree()["/etc/rspamd/override.d/options.inc"]
+    assert '"192.0.2.0/24", "2001:db8::/64" ]' in tree(**FULL)["/etc/rspamd/override.d/options.inc"]
+
+
+def test_programs_know_each_other_by_sockets_and_groups():
+    files = tree()
+    assert settings(files["/etc/postfix/main.cf"])["smtpd_milters"] == "unix:/run/rspamd/milter.sock"
+    assert (
+        'bind_socket = "/run/rspamd/milter.sock mode=0660 owner=_rspamd group=postfix";'
+        in (files["/etc/rspamd/override.d/worker-proxy.inc"])
+    )
+    assert "port 0\n" in files["/etc/redis/redis.conf"]
+    assert "unixsocket /run/redis/redis-server.sock" in files["/etc/redis/redis.conf"]
+
+
+def test_each_name_has_its_certificate_and_a_renewal_is_followed():
+    files = tree(**FULL)
+    assert "local_name mail.velo.test {\n  ssl_cert = </etc/tls/velo.pem\n" in files["/etc/dovecot/dovecot.conf"]
+    assert "mail.velo.test /etc/tls/velo.key, /etc/tls/velo.pem" in files["/etc/postfix/sni"]
+    assert settings(files["/etc/postfix/main.cf"])["tls_server_sni_maps"] == "texthash:/etc/postfix/sni"
+    watched = re.findall("PathChanged=(.*)", files["/etc/systemd/system/mail-certificates.path"])
+    assert watched == ["/etc/ssl/certs/ssl-cert-snakeoil.pem", "/etc/tls/velo.pem"]
+
+
+@pytest.fixture
+def program(tmp_path):
+    """The role's own program, with its file in a folder of ours."""
+    found = tmp_path / "infini-mail"
+    text = tree()["/usr/local/sbin/infini-mail"]
+    for path in ("/var/lib/infini/mail", "/etc/postfix/maps"):
+        text = text.replace(path, str(tmp_path))
+    found.write_text(text)
+    return found
+
+
+def judged(judge: str, program: Path, **given: object) -> str:
+    """Return what the role's program says of a setting, by the very words of the sidecar; empty when all is well."""
+    [command] = {one.command for one in picture(**given).request.validations if judge in one.command}
+    assert command[:2] == ("sh", "/usr/local/sbin/infini-mail")
+    done = subprocess.run(["sh", str(program), *command[2:]], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == (done.stderr == "")
+    return done.stderr
+
+
+def test_certificates_that_are_not_there_are_refused_in_words(program, tmp_path):
+    for name in "ab":
+        new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        files = ["-subj", "/CN=x", "-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")]
+        subprocess.run([*new, *files], check=True, capture_output=True)
+    own = {"certificate": str(tmp_path / "b.pem"), "key": str(tmp_path / "b.key")}
+    for certificate, key, fits in (("a.pem", "a.key", True), ("a.pem", "b.key", False), ("none.pem", "a.key", False)):
+        sni = [{"name": "mail.velo.test", "certificate": str(tmp_path / certificate), "key": str(tmp_path / key)}]
+        said = judged("judge_certificates", program, mail_certificate=own, mail_sni=sni)
+        assert (f"{certificate} and {tmp_path}/{key} are not there, or are no certificate" in said) != fits
+
+
+@pytest.mark.parametrize(
+    ("network", "fits"), [("192.0.2.1", True), ("[2001:db8::]/32", True), ("192.0.2.1/24", False), ("mx", False)]
+)
+def test_networks_that_are_none_are_refused_in_words(network, fits, program):
+    assert judged("judge_networks", program, mail_known_hosts=[network]).startswith(f"{network} is no network") != fits
+
+
+@pytest.mark.parametrize(("memory", "fits"), [("64mb", True), ("1gb", True), ("0mb", False), ("lots", False)])
+def test_an_amount_that_is_none_is_refused_in_words(memory, fits, program):
+    assert judged("judge_memory", program, mail_redis_memory=memory).startswith(f"{memory} is no amount") != fits
+
+
+def test_nothing_of_members_stands_in_the_tree():
+    """Their set is the module's: a mailbox more must not reload what it does not concern."""
+    more = tree(mail_mailboxes=[{"address": "ada@velo.test"}], mail_aliases=[{"address": "a@velo.test", "to": ["b"]}])
+    assert more == tree()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
+def test_our_unit_is_hardened(tmp_path):
+    unit = tmp_path / "mail-certificates.service"
+    unit.write_text(tree()["/etc/systemd/system/mail-certificates.service"])
+    subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=30", str(unit)], check=True, capture_output=True
+    )
+
+
+@pytest.mark.skipif(not shutil.which("postconf"), reason="postfix is not installed")
+@pytest.mark.parametrize("given", [{}, FULL], ids=["plain", "full"])
+def test_postfix_reads_what_we_write(given, tmp_path):
+    for path, text in tree(**given).items():
+        if path.startswith("/etc/postfix/"):
+            (tmp_path / Path(path).name).write_text(text)
+    for options in (["-n"], ["-M"], ["-P"]):
+        done = subprocess.run(["postconf", "-c", str(tmp_path), *options], check=True, capture_output=True, text=True)
+        assert done.stderr == ""
+
+
+def test_a_domain_without_its_key_is_named(program, tmp_path):
+    (tmp_path / "domains").write_text("bourg.test OK\nvelo.test OK\n")
+    (tmp_path / "dkim").mkdir()
+    (tmp_path / "dkim/bourg.test.infini1.key").touch()
+    done = subprocess.run(["sh", str(program), "keys"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith("Mail of velo.test is not signed")) == (1, True)
+    (tmp_path / "dkim/velo.test.infini1.key").touch()
+    subprocess.run(["sh", str(program), "keys"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["records", "velo.test"], 0, "; velo.test\nvelo.test. 3600 MX 10 mx.\n"),
+        (["records"], 0, "; bourg.test\nx\n; velo.test\nvelo.test. 3600 MX 10 mx.\n; zoo.test\ny\n"),
+        (["records", "velo"], 1, "No mail is received here for velo"),
+        ([], 2, "Usage"),
+    ],
+)
+def test_the_records_of_a_domain_are_printed(words, status, said, program, tmp_path):
+    (tmp_path / "records.zone").write_text("; bourg.test\nx\n; velo.test\nvelo.test. 3600 MX 10 mx.\n; zoo.test\ny\n")
+    done = subprocess.run(["sh", str(program), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert (done.stdout + done.stderr).startswith(said)
+    assert status or done.stdout == said

@@ -1,0 +1,283 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The doors of Sympa's modules, on folders of their own and with a recorded database."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import sympa_lists
+import sympa_robots
+import sympa_subscribers
+from ansible.module_utils.hosting import sympa_door
+from ansible.module_utils.hosting.sympa_config import parse
+from ansible.module_utils.hosting.sympa_plan import row_of
+from ansible.module_utils.hosting.sympa_subscribers import Subscriber, fingerprint
+from ansible.module_utils.testing import patch_module_args
+
+ROBOT = "listes.velo.test"
+AMIS = f"amis@{ROBOT}"
+ROBOTS = [{"name": ROBOT, "listmasters": ["tech@infini.test"]}]
+LISTS = [
+    {
+        "name": "amis",
+        "robot": ROBOT,
+        "kind": "discussion",
+        "subject": "L'amitié",
+        "description": "Pour tous.",
+        "owners": [{"email": "contact@velo.test", "name": "D'Artagnan"}],
+    }
+]
+
+
+class Recorded:
+    """A database whose answers are known by the table that is asked for, and that keeps what it is told to do."""
+
+    tables: dict[str, list[list[str]]]
+    told: list[str]
+    becomes: tuple[dict[str, str], ...]
+    """Who is on the list once something was written."""
+
+    def __init__(self, name):
+        assert name == "sympa"
+
+    def ask(self, question):
+        table = question.partition(" FROM ")[2].split()[0]
+        return iter(self.tables.get("fingerprints" if "MD5" in question else table, []))
+
+    def write(self, statements):
+        self.told.extend(statements)
+        for them in self.becomes:
+            there(**them)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    Recorded.tables, Recorded.told, Recorded.becomes = {}, [], ()
+    monkeypatch.setattr(sympa_door, "Database", Recorded)
+    monkeypatch.setattr(sympa_door, "compiles", lambda: False)
+    monkeypatch.setattr(sympa_door, "sympa", lambda *words: Recorded.told.append(" ".join(words)))
+    (tmp_path / "home").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def run(place, capsys):
+    def run(module, check=False, **arguments):
+        known = {"etc": "etc", "home": "home", "maps": "etc/postfix", "known": "state/known.json"}
+        spec = {sympa_robots: {"etc", "home", "maps"}, sympa_lists: {"etc", "home", "maps"}}.get(
+            module, {"home", "known"}
+        )
+        paths = {name: str(place / path) for name, path in known.items() if name in spec}
+        with (
+            patch_module_args({**paths, "owner": "", "_ansible_check_mode": check, "_ansible_diff": True, **arguments}),
+            pytest.raises(SystemExit),
+        ):
+            module.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def tree(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def settle(home):
+    """Have the database say what it was told of the list."""
+    [config] = [parse(path.read_text()) for path in home.glob("*/*/config")]
+    Recorded.tables = {
+        "list_table": [[AMIS, *row_of(config)]],
+        "admin_table": [[AMIS, "contact@velo.test", "owner", "D'Artagnan", "privileged", "mail", "noconceal", ""]],
+    }
+
+
+def lists(run, wanted=LISTS, **more):
+    return run(sympa_lists, lists=wanted, robots=[ROBOT], listmaster="listmaster@infini.test", **more)
+
+
+def test_robots_are_written_once(run, place):
+    check = run(sympa_robots, robots=ROBOTS, check=True)
+    assert check["changed"]
+    assert "title" in check["diff"][0]["after"]
+    assert tree(place) == {}
+    assert run(sympa_robots, robots=ROBOTS)["written"] == [ROBOT]
+    assert tree(place).keys() == {f"etc/{ROBOT}/robot.conf", "etc/postfix/domains"}
+    assert (place / "home" / ROBOT).is_dir()
+    assert not run(sympa_robots, robots=ROBOTS)["changed"]
+    assert run(sympa_robots, robots=[])["closed"] == [ROBOT]
+    assert (place / "etc/postfix/domains").read_text() == ""
+    assert not run(sympa_robots, robots=[])["changed"]
+
+
+def test_a_list_is_written_as_sympa_would(run, place):
+    run(sympa_robots, robots=ROBOTS)
+    check = lists(run, check=True)
+    assert check["written"] == [AMIS]
+    assert not list((place / "home" / ROBOT).iterdir())
+    assert not Recorded.told
+    assert lists(run)["changed"]
+    folder = place / "home" / ROBOT / "amis"
+    assert (folder / "info").read_text() == "Pour tous.\n"
+    assert "\nsubject L'amitié\n" in (folder / "config").read_text()
+    table, people, users = Recorded.told
+    assert table.startswith("INSERT INTO list_table (name_list, robot_list, status_list, ")
+    assert "'l''amitié'" in table
+    assert "'contact@velo.test','owner'" in people
+    assert users.startswith("INSERT IGNORE INTO user_table")
+    assert f"amis-owner@{ROBOT} sympabounce:\n" in (place / "etc/postfix/transport").read_text()
+
+
+def test_a_topic_that_sympa_would_leave_out_is_refused(run, place):
+    run(sympa_robots, robots=ROBOTS)
+    (place / "etc/topics.conf").write_text("# theirs\nart\ntitle Arts & Humanities\n\nart/music\ntitle Music\n")
+    result = lists(run, [{**LISTS[0], "topics": ["art/music", "arts"]}])
+    assert result["msg"] == (
+        f"list {AMIS} has the topic 'arts', which topics.conf of its robot does not know: art, art/music"
+    )
+    assert lists(run, [{**LISTS[0], "topics": ["art/music", "art"]}])["written"] == [AMIS]
+
+
+def test_a_settled_list_is_only_read(run, place):
+    run(sympa_robots, robots=ROBOTS)
+    lists(run)
+    settle(place / "home")
+    Recorded.told.clear()
+    before = tree(place)
+    assert not lists(run)["changed"]
+    assert (tree(place), Recorded.told) == (before, [])
+
+
+def test_one_change_keeps_the_former_file_and_counts_it(run, place):
+    run(sympa_robots, robots=ROBOTS)
+    lists(run)
+    settle(place / "home")
+    folder = place / "home" / ROBOT / "amis"
+    former, written = (folder / "config").read_text(), (folder / "config").stat().st_mtime
+    result = lists(run, [{**LISTS[0], "subject": "Autre", "owners": [{"email": "new@velo.test"}]}])
+    assert result["written"] == [AMIS]
+    assert (folder / "config.1").read_text() == former
+    assert "\nserial 2\n" in (folder / "config").read_text()
+    assert (folder / "config").stat().st_mtime >= written + 1, "the daemons look at whole seconds"
+    assert any(
+        statement.startswith("DELETE FROM admin_table WHERE user_admin = 'contact@") for statement in Recorded.told
+    )
+
+
+def test_a_list_that_is_no_longer_declared_is_closed_by_sympa(run, place):
+    run(sympa_robots, robots=ROBOTS)
+    lists(run)
+    settle(place / "home")
+    Recorded.told.clear()
+    assert lists(run, [], check=True)["closed"] == [AMIS]
+    assert not Recorded.told
+    lists(run, [])
+    assert f"close {AMIS}" in Recorded.told
+
+
+def test_a_list_of_nobody_is_refused_before_anything_is_read(run, place):
+    result = lists(run, [{**LISTS[0], "owners": []}])
+    assert result["msg"] == f"list {AMIS} has no owner: name at least one in owners"
+    assert tree(place) == {}
+
+
+def subscribers(run, place, *rows, header="list\temail\tname", **more):
+    (place / "wanted.tsv").write_text("".join(f"{row}\n" for row in (header, *rows)))
+    (place / "home" / ROBOT / "amis").mkdir(parents=True, exist_ok=True)
+    return run(sympa_subscribers, src=str(place / "wanted.tsv"), lists=[AMIS], managed=[AMIS], **more)
+
+
+def there(**them):
+    found = {f"{name}@x.test": Subscriber(who) for name, who in them.items()}
+    Recorded.tables = {
+        "fingerprints": [[AMIS, *map(str, fingerprint(found, ["name"]))]],
+        "subscriber_table": [[AMIS, email, who.name, "mail", "noconceal", "1000"] for email, who in found.items()],
+    }
+
+
+def test_subscribers_come_go_and_are_mended(run, place):
+    there(a="Anne", b="", c="")
+    rows = [f"{AMIS}\t{name}" for name in ("A@x.test\tAnna", "b@x.test\t", "d@x.test\tD'Artagnan")]
+    check = subscribers(run, place, *rows, check=True)
+    assert (check["added"], check["mended"], check["removed"], Recorded.told) == (1, 1, 1, [])
+    assert check["diff"]["after"] == f"{AMIS}: 1 added, 1 changed, 1 removed\n"
+    Recorded.becomes = ({"a": "Anna", "b": "", "d": "D'Artagnan"},)
+    result = subscribers(run, place, *rows)
+    assert result["changed"]
+    told = "\n".join(Recorded.told)
+    assert "comment_subscriber = 'Anna'" in told
+    assert "IN ('c@x.test')" in told
+    assert "'d@x.test','D''Artagnan','mail','noconceal'" in told
+    assert (place / "home" / ROBOT / "amis/.last_change.member").exists()
+    assert json.loads((place / "state/known.json").read_text()) == {AMIS: "a@x.test b@x.test d@x.test"}
+
+
+def test_as_the_file_says_nobody_is_even_read(run, place):
+    there(a="Anne")
+    del Recorded.tables["subscriber_table"]
+    assert not subscribers(run, place, f"{AMIS}\ta@x.test\tAnne")["changed"]
+    assert not Recorded.told
+
+
+def test_what_the_database_does_not_keep_is_said(run, place):
+    there()
+    result = subscribers(run, place, f"{AMIS}\ta@x.test\tAnne")
+    assert result["msg"].startswith(f"the database does not hold what the file says of {AMIS}")
+
+
+def test_a_settled_file_is_not_even_parsed(run, place, monkeypatch):
+    there(a="Anne")
+    row = f"{AMIS}\ta@x.test\tAnne"
+    subscribers(run, place, row)
+    with monkeypatch.context() as patched:
+        patched.setattr(sympa_subscribers.thinking, "parse", None)
+        again = subscribers(run, place, row)
+    assert (again["changed"], again["subscriptions"]) == (False, 1)
+
+
+def test_a_settled_file_is_parsed_again_when_the_list_has_changed(run, place):
+    row = f"{AMIS}\ta@x.test\tAnne"
+    there(a="Anne")
+    subscribers(run, place, row)
+    there(a="Anne", z="")
+    assert subscribers(run, place, row, check=True)["removed"] == 1
+    there(a="Anne")
+    assert subscribers(run, place, row, f"{AMIS}\tb@x.test\t", check=True)["added"] == 1
+
+
+def test_who_has_left_is_not_brought_back(run, place):
+    there(a="", b="")
+    rows = [f"{AMIS}\t{name}@x.test\t" for name in "ab"]
+    subscribers(run, place, *rows)
+    there(a="")
+    result = subscribers(run, place, *rows)
+    assert (result["changed"], result["left"], Recorded.told) == (False, 1, [])
+
+
+def test_a_faulty_line_is_named_and_the_others_are_in_force(run, place):
+    there(a="", z="")
+    result = subscribers(run, place, f"{AMIS}\ta@x.test\t", f"{AMIS}\toops\t", f"{AMIS}\tb@x.test\t")
+    assert result["failed"]
+    assert "cannot be followed: 1; " in result["msg"]
+    assert "all others are in force:\nline 3: 'oops' is no mail address" in result["msg"]
+    assert (result["added"], result["removed"]) == (1, 0)
+    assert "'b@x.test'" in Recorded.told[0]
+
+
+def test_a_file_that_is_cut_off_takes_nobody_away(run, place):
+    there(**dict.fromkeys("abcdefghijkl", ""))
+    result = subscribers(run, place)
+    assert f"subscribers would be taken off: 12 of 12 of {AMIS}" in result["msg"]
+    assert not Recorded.told
+    Recorded.becomes = ({},)
+    assert subscribers(run, place, confirm_removals=[AMIS])["removed"] == 12
+
+
+def test_a_file_that_is_not_there_or_none_has_one_sentence(run, place):
+    result = run(sympa_subscribers, src=str(place / "no.tsv"), lists=[AMIS])
+    assert result["msg"].endswith("is not there: write it first")
+    (place / "latin.tsv").write_bytes(b"list\temail\n\xe9")
+    result = run(sympa_subscribers, src=str(place / "latin.tsv"), lists=[AMIS])
+    assert "it is not UTF-8" in result["msg"]
+    assert "first line is not the names" in subscribers(run, place, header="email")["msg"]
