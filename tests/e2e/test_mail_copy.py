@@ -9,9 +9,11 @@ its French name. It listens on loopback there; what leads to it hangs up after a
 import contextlib
 import hashlib
 import imaplib
+import json
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import ssl
@@ -25,6 +27,7 @@ import pytest
 from test_mail import Platform
 
 from infini import ROOT
+from infini.errors import RefusedError, UnreachableError
 from infini.mail_copy import Account, copy_mailbox
 
 FOLDERS, MESSAGES, SEED = 40, 5000, 20261123
@@ -88,14 +91,20 @@ os.system("chown -R vmail:vmail /srv/foreign")
 """
 
 
-class Unsteady:
-    """A way to a server that ends after a random number of bytes, each time another."""
+# On the host: joins its input and output to the foreign server. SSH forwards nothing there.
+JOIN = f"exec 3<>/dev/tcp/127.0.0.1/{PORT} 4<&0; cat <&3 & cat <&4 >&3 & wait -n; kill $(jobs -p)"
 
-    def __init__(self, to, least, most):
-        self.to, self.least, self.most, self.luck = to, least, most, random.Random(SEED)  # noqa: S311  no secret
+
+class Way:
+    """Leads to the foreign server, and ends after a random number of bytes, each time another."""
+
+    def __init__(self, platform, allowed=(sys.maxsize - 1, sys.maxsize)):
+        self.ssh = platform.inventory.connection(platform.host).ssh("-o", "BatchMode=yes")
+        self.allowed, self.luck = allowed, random.Random(SEED)  # noqa: S311  no secret
 
     @contextlib.contextmanager
     def open(self):
+        """Listen on a port of this machine until the end of the block."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             threading.Thread(target=self._listen, args=(listening,), daemon=True).start()
             yield listening.getsockname()[1]
@@ -105,20 +114,28 @@ class Unsteady:
         with contextlib.suppress(OSError):
             while True:
                 near, _who = listening.accept()
-                far = socket.create_connection(("127.0.0.1", self.to))
-                allowed = self.luck.randrange(self.least, self.most)
-                for pair in ((near, far, sys.maxsize), (far, near, allowed)):
-                    threading.Thread(target=self._pass, args=pair, daemon=True).start()
+                threading.Thread(
+                    target=self._serve, args=(near, self.luck.randrange(*self.allowed)), daemon=True
+                ).start()
 
-    def _pass(self, one, other, allowed):
-        with contextlib.suppress(OSError):
-            while allowed > 0 and (data := one.recv(min(65536, allowed))):
-                other.sendall(data)
-                allowed -= len(data)
-        for end in (one, other):
+    def _serve(self, near, allowed):
+        line = [*self.ssh, f"bash -c {shlex.quote(JOIN)}"]
+        with near, subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as far:
+            threading.Thread(target=self._ask, args=(near, far), daemon=True).start()
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+                while allowed > 0 and (data := far.stdout.read1(min(65536, allowed))):
+                    near.sendall(data)
+                    allowed -= len(data)
+                near.shutdown(socket.SHUT_RDWR)
+            far.kill()
+
+    @staticmethod
+    def _ask(near, far):
+        with contextlib.suppress(OSError, ValueError):  # the other direction has ended
+            while data := near.recv(65536):
+                far.stdin.write(data)
+                far.stdin.flush()
+        far.kill()
 
 
 @pytest.fixture(scope="module")
@@ -134,35 +151,17 @@ def feed(platform, command, text):
 
 @pytest.fixture(scope="module")
 def foreign(platform, tmp_path_factory):
-    """A foreign server with a full mailbox; the port on this machine that leads to it, and what its certificate is."""
+    """A foreign server with a full mailbox: give the file of its certificate."""
     feed(platform, "cat >/run/foreign.conf", FOREIGN)
     feed(platform, "python3 -", SOW)
     platform.run("systemd-run --quiet --collect --unit foreign dovecot -F -c /run/foreign.conf")
     certificate = tmp_path_factory.mktemp("foreign") / "certificate.pem"
     certificate.write_text(platform.run("cat /etc/ssl/certs/ssl-cert-snakeoil.pem"))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    forward = ["-N", "-L", f"127.0.0.1:{port}:127.0.0.1:{PORT}", "-o", "ExitOnForwardFailure=yes"]
-    tunnel = subprocess.Popen(
-        platform.inventory.connection(platform.host).ssh("-o", "BatchMode=yes", "-o", "ControlPath=none", *forward)
-    )
     try:
-        wait_for(lambda: socket.create_connection(("127.0.0.1", port), 1).close())
-        yield port, certificate
+        platform.run(f"for try in $(seq 50); do ss -Hltn | grep -q 127.0.0.1:{PORT} && exit 0; sleep 0.2; done; exit 1")
+        yield certificate
     finally:
-        tunnel.terminate()
-        tunnel.wait()
         platform.run("systemctl stop foreign; rm -rf /srv/foreign /run/foreign.conf /run/foreign /run/foreign.log")
-
-
-def wait_for(attempt):
-    end = time.monotonic() + 30
-    while True:
-        try:
-            return attempt()
-        except OSError:
-            assert time.monotonic() < end, "no tunnel to the foreign server"
-            time.sleep(0.2)
 
 
 @pytest.fixture
@@ -217,9 +216,8 @@ def trusting(certificate):
 
 
 def test_a_mailbox_is_copied_whole_through_all_cuts_and_never_twice(platform, foreign, target, tmp_path):
-    port, certificate = foreign
-    trust = trusting(certificate)
-    with Unsteady(port, 200_000, 3_000_000).open() as unsteady:
+    trust = trusting(foreign)
+    with Way(platform, (200_000, 3_000_000)).open() as unsteady:
         source = Account("127.0.0.1", USER, PASSWORD, port=unsteady, trust=trust)
         first = copy_mailbox(source, target, tmp_path / "journal")
         again = copy_mailbox(source, target, tmp_path / "journal")
@@ -232,7 +230,11 @@ def test_a_mailbox_is_copied_whole_through_all_cuts_and_never_twice(platform, fo
     assert (again.copied, again.ok, again.messages) == (0, True, MESSAGES)
     assert (anew.copied, anew.ok) == (0, True)
     assert again.folders == first.folders
-    with imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=trust) as theirs, platform.mailbox(OURS) as ours:
+    with (
+        Way(platform).open() as port,
+        imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=trust) as theirs,
+        platform.mailbox(OURS) as ours,
+    ):
         theirs.login(USER, PASSWORD)
         wanted, found = held(theirs), held(ours)
     assert {our_name(folder): messages for folder, messages in wanted.items()} == found
@@ -253,30 +255,37 @@ copy_mailbox(source, target, Path(journal))
 
 
 def test_a_copy_that_was_killed_goes_on_and_copies_nothing_twice(platform, foreign, target, tmp_path):
-    port, certificate = foreign
     journal = tmp_path / "journal"
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/tests/e2e:{os.environ.get('PYTHONPATH', '')}"}
-    for lines in (300, 1500, 1501):
-        line = [sys.executable, "-c", COPY, str(port), str(certificate), str(journal)]
-        process = subprocess.Popen(line, env=environment)
-        while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < lines):
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert lines <= journal.read_bytes().count(b"\n") < MESSAGES
-    result = copy_mailbox(Account("127.0.0.1", USER, PASSWORD, port=port, trust=trusting(certificate)), target, journal)
+    with Way(platform).open() as port:
+        for lines in (300, 1500, 1501):
+            line = [sys.executable, "-c", COPY, str(port), str(foreign), str(journal)]
+            process = subprocess.Popen(line, env=environment)
+            while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < lines):
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert lines <= journal.read_bytes().count(b"\n") < MESSAGES
+        source = Account("127.0.0.1", USER, PASSWORD, port=port, trust=trusting(foreign))
+        result = copy_mailbox(source, target, journal)
     assert result.ok
     with platform.mailbox(OURS) as ours:
         assert sum(map(Counter.total, held(ours).values())) == MESSAGES
 
 
-def test_a_wrong_password_and_a_wrong_name_are_one_sentence(foreign, target, tmp_path):
-    from infini.errors import RefusedError, UnreachableError
+def test_a_wrong_password_and_a_wrong_name_are_one_sentence(platform, foreign, target, tmp_path):
+    with Way(platform).open() as port:
+        wrong = Account("127.0.0.1", USER, "autre", port=port, trust=trusting(foreign))
+        with pytest.raises(RefusedError, match=rf"127\.0\.0\.1 lets {USER} not in"):
+            copy_mailbox(wrong, target, tmp_path / "one")
+        unknown = Account("127.0.0.1", USER, PASSWORD, port=port)  # nobody vouches for it
+        with pytest.raises(UnreachableError, match="Is it the right name"):
+            copy_mailbox(unknown, target, tmp_path / "two")
 
-    port, certificate = foreign
-    trust = trusting(certificate)
-    wrong = Account("127.0.0.1", USER, "autre", port=port, trust=trust)
-    with pytest.raises(RefusedError, match=rf"127\.0\.0\.1 lets {USER} not in"):
-        copy_mailbox(wrong, target, tmp_path / "one")
-    with pytest.raises(UnreachableError, match="Is it the right name"):
-        copy_mailbox(Account("127.0.0.1", USER, PASSWORD, port=port), target, tmp_path / "two")  # nobody vouches for it
+
+def test_the_command_says_what_is_here_and_what_comes_next(platform, foreign, target, tmp_path):
+    (tmp_path / "passwords").write_text(f"{PASSWORD}\nwrong\n")
+    line = [ROOT / "infini", "mail", "copy", OURS, "--from", "localhost", "--user", USER, "--json", "-i", "staging"]
+    done = subprocess.run([*line, "--passwords", tmp_path / "nowhere"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "must have two lines" in json.loads(done.stdout)["error"]
