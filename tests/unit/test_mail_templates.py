@@ -3,6 +3,7 @@
 """What the role mail writes, rendered by the engine itself; `tests/e2e/test_mail.py` lets Postfix read it."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -153,10 +154,8 @@ def test_each_name_has_its_certificate_and_a_renewal_is_followed():
     assert "local_name mail.velo.test {\n  ssl_cert = </etc/tls/velo.pem\n" in files["/etc/dovecot/dovecot.conf"]
     assert "mail.velo.test /etc/tls/velo.key, /etc/tls/velo.pem" in files["/etc/postfix/sni"]
     assert settings(files["/etc/postfix/main.cf"])["tls_server_sni_maps"] == "texthash:/etc/postfix/sni"
-    watched = re.findall("PathChanged=(.*)", files["/etc/systemd/system/mail-certificates.path"])
-    assert watched == ["/etc/ssl/certs/ssl-cert-snakeoil.pem", "/etc/tls/velo.pem"]
-    # Else the sixth certificate within ten seconds would end the watch for good.
-    assert "StartLimitIntervalSec=0" in files["/etc/systemd/system/mail-certificates.service"].partition("[Service]")[0]
+    [watched] = re.findall("infini-mail hand_over (.*)", files["/etc/systemd/system/mail-certificates.service"])
+    assert watched.split() == ["/etc/ssl/certs/ssl-cert-snakeoil.pem", "/etc/tls/velo.pem"]
 
 
 @pytest.fixture
@@ -164,7 +163,7 @@ def program(tmp_path):
     """The role's own program, with its file in a folder of ours."""
     found = tmp_path / "infini-mail"
     text = tree()["/usr/local/sbin/infini-mail"]
-    for path in ("/var/lib/infini/mail", "/etc/postfix/maps"):
+    for path in ("/var/lib/infini/mail", "/etc/postfix/maps", "/run/infini-mail"):
         text = text.replace(path, str(tmp_path))
     found.write_text(text)
     return found
@@ -233,6 +232,28 @@ def test_a_domain_without_its_key_is_named(program, tmp_path):
     assert (done.returncode, done.stderr.startswith("Mail of velo.test is not signed")) == (1, True)
     (tmp_path / "dkim/velo.test.infini1.key").touch()
     subprocess.run(["sh", str(program), "keys"], check=True)
+
+
+def test_only_a_renewed_certificate_is_handed_over_and_one_that_failed_again(program, tmp_path, monkeypatch):
+    asked, answer = tmp_path / "asked", tmp_path / "systemctl"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def reloads(status=0):
+        asked.write_text("")
+        answer.write_text(f'#!/bin/sh\necho "$@" >>{asked}\nexit {status}\n')
+        answer.chmod(0o755)
+        done = subprocess.run(["sh", str(program), "hand_over", str(tmp_path / "link.pem")], check=False)
+        assert done.returncode == status
+        return asked.read_text().splitlines()
+
+    both = ["reload postfix@-.service dovecot.service"]
+    for name in ("old.pem", "new.pem"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link.pem").symlink_to("old.pem")
+    assert (reloads(), reloads()) == (both, [])
+    (tmp_path / "link.pem").unlink()
+    (tmp_path / "link.pem").symlink_to("new.pem")
+    assert (reloads(1), reloads(), reloads()) == (both, both, [])
 
 
 @pytest.mark.parametrize(
