@@ -484,6 +484,17 @@ def test_a_renewed_certificate_is_handed_over(platform):
     assert platform.run("systemctl is-active mail-certificates.timer").strip() == "active"
 
 
+def test_members_send_although_a_hundred_strangers_are_connected(platform, members):
+    """Postfix takes a hundred on each port, and fifty from one address."""
+    ada, bob = members
+    with contextlib.ExitStack() as stack:
+        for family in FAMILIES * 42:
+            client = stack.enter_context(Smtp(platform.get(family), platform.name, 25))
+            assert told(client, STRANGER, ada)[0] == 250
+        for _number in range(24):
+            assert told(stack.enter_context(platform.as_member(ada)), ada, bob)[0] == 250
+
+
 # --- reading --------------------------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,8 @@ def test_large_maps_are_held_once():
     ours = [word for value in main.values() for word in re.split(r"[,\s]+", value) if "/etc/postfix/maps/" in word]
     assert len(ours) == 7
     assert all(word.startswith("proxy:texthash:") for word in ours)
+    assert main["sender_canonical_maps"].startswith("proxy:tcp:"), "each process of Postfix would hold a connection"
+    assert main["recipient_canonical_maps"].startswith("proxy:tcp:")
 
 
 def test_lists_come_in_by_maps_and_pipes():
