@@ -117,6 +117,8 @@ def test_postfix_finds_every_address_and_no_other(sympa):
 
 def test_no_program_talks_soap_unless_asked(sympa):
     assert sympa.run("systemctl is-active sympasoap.socket", status=3) == "inactive"
+    # Nor would a boot change that.
+    assert set(sympa.run("systemctl is-enabled sympasoap.socket sympasoap.service", status=1).split()) == {"disabled"}
 
 
 def test_a_message_goes_to_a_list(sympa):
