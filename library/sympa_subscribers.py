@@ -85,7 +85,7 @@ NOTHING = {"added": 0, "mended": 0, "removed": 0}
 def parse(options):
     """Read the file."""
     try:
-        with Path(options["src"]).open(encoding="utf-8", newline="\n") as lines:
+        with Path(options["src"]).open(encoding="utf-8-sig", newline="\n") as lines:
             return thinking.parse(lines, options["lists"])
     except (UnicodeDecodeError, thinking.FileError) as error:
         why = "it is not UTF-8: write it again in UTF-8" if isinstance(error, UnicodeDecodeError) else error
@@ -104,9 +104,10 @@ class Memory:
 
     def answer(self, database):
         """Return the last run's answer where nothing has changed since, neither in the file nor in the database."""
-        if not self.settled.exists():
+        try:
+            last = json.loads(self.settled.read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
             return None
-        last = json.loads(self.settled.read_text("utf-8"))
         same = last["sums"] == self.sums and last["prints"] == fingerprints(database, last["columns"])
         return last["answer"] if same else None
 

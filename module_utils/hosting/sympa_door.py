@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -61,17 +62,16 @@ class Database:
         """Give the statements to the client one after the other, so that millions of rows are never held at once."""
         with TemporaryFile("w+", encoding="utf-8") as errors:
             try:
-                client = subprocess.Popen(
-                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
-                )
+                client = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
             except FileNotFoundError:
                 raise SympaError("MariaDB's client is not on this host: apply the role mariadb first") from None
             with client:
                 assert client.stdin is not None  # noqa: S101  both are pipes
                 assert client.stdout is not None  # noqa: S101
-                with suppress(BrokenPipeError), client.stdin as stream:
+                with suppress(BrokenPipeError), TextIOWrapper(client.stdin, "utf-8") as stream:
                     stream.writelines(f"{statement};\n" for statement in statements)
-                yield client.stdout
+                # The client writes \\n for a line's end within a name, but a carriage return as it is.
+                yield TextIOWrapper(client.stdout, "utf-8", newline="\n")
             if client.returncode:
                 errors.seek(0)
                 words = errors.read().strip()
@@ -191,7 +191,9 @@ class Folders:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8", errors="surrogateescape")
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:  # an old list's, which was never converted
+        return path.read_text("cp1252", errors="replace")
     except FileNotFoundError:
         return ""
 
@@ -358,6 +360,11 @@ def load_known(path: Path) -> dict[str, frozenset[str]]:
         return {address: frozenset(them.split()) for address, them in json.loads(path.read_text("utf-8")).items()}
     except FileNotFoundError:
         return {}
+    except ValueError:
+        raise SympaError(
+            f"{path} is damaged: bring it back from a backup (without it, those who have unsubscribed would be brought "
+            "back), or delete it if that is meant"
+        ) from None
 
 
 def save_known(path: Path, known: Mapping[str, frozenset[str]]) -> None:
@@ -372,6 +379,8 @@ def put_private(path: Path, text: str) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
+        stream.flush()
+        os.fsync(descriptor)
     draft.replace(path)
 
 

@@ -236,6 +236,20 @@ def test_a_settled_file_is_not_even_parsed(run, place, monkeypatch):
     assert (again["changed"], again["subscriptions"]) == (False, 1)
 
 
+def test_a_note_of_the_last_run_that_is_damaged_is_none(run, place):
+    there(a="Anne")
+    row = f"{AMIS}\ta@x.test\tAnne"
+    subscribers(run, place, row)
+    (place / "state/settled.json").write_text("")
+    assert subscribers(run, place, row)["subscriptions"] == 1
+
+
+def test_a_file_from_a_spreadsheet_is_read(run, place):
+    there()
+    header = "\ufefflist\temail\tname\r"
+    assert subscribers(run, place, f"{AMIS}\ta@x.test\tAnne\r", header=header, check=True)["added"] == 1
+
+
 def test_a_settled_file_is_parsed_again_when_the_list_has_changed(run, place):
     row = f"{AMIS}\ta@x.test\tAnne"
     there(a="Anne")
