@@ -16,11 +16,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from .sympa import SympaError
-from .sympa_door import USER, Database, Folders, read_lists, read_subscribers, sympa, write_all_addresses
+from .sympa_door import USER, Database, Folders, read_lists, read_subscribers, sympa, with_people_kept, write_all_addresses
 from .sympa_export import export_list, export_robot, export_subscribers
 from .sympa_plan import OPEN
 
@@ -36,8 +35,9 @@ def export(folder: Path) -> dict[str, int]:
     """Write down robots, lists and subscribers as data; return how many there are."""
     folders, database = Folders(ETC, HOME), Database(DATABASE)
     lists = {
-        address: one if one.status == OPEN else replace(one, admins=folders.people_kept(address))
-        for address, one in read_lists(folders, database).items()
+        address: one
+        for address, one in with_people_kept(folders, read_lists(folders, database)).items()
+        if one.shut or one.status == OPEN  # what waits for a listmaster's word is no list yet
     }
     robots = folders.robots()
     data = {

@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
@@ -219,6 +220,14 @@ def sympa(*words: str) -> None:
     )
     if done.returncode:
         raise SympaError(f"sympa {' '.join(words)} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+
+
+def with_people_kept(folders: Folders, lists: Mapping[str, List]) -> dict[str, List]:
+    """Return the lists, closed ones with the people whom Sympa keeps beside them."""
+    return {
+        address: replace(one, admins=folders.people_kept(address)) if one.shut else one
+        for address, one in lists.items()
+    }
 
 
 def all_addresses(folders: Folders, lists: Mapping[str, List]) -> dict[str, str]:

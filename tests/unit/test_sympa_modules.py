@@ -176,6 +176,31 @@ def test_a_list_that_is_no_longer_declared_is_closed_by_sympa(run, place):
     assert f"close {AMIS}" in Recorded.told
 
 
+def test_a_closed_list_of_others_is_handed_to_nobody(run, place):
+    run(sympa_robots, robots=ROBOTS)
+    folder = place / "home" / ROBOT / "amis"
+    folder.mkdir()
+    (folder / "config").write_text("subject Anne's\n\nstatus closed\n")
+    (folder / "owner.dump").write_text("email anne@x.test\nprofile privileged\n\n")
+    assert f"list {AMIS} exists, and none of its owners (anne@x.test) is declared" in lists(run)["msg"]
+    assert not Recorded.told
+    lists(run, confirm_takeovers=[AMIS])
+    assert f"open {AMIS}" in Recorded.told
+
+
+def test_a_list_that_people_make_meanwhile_keeps_its_addresses(run, place, monkeypatch):
+    run(sympa_robots, robots=ROBOTS)
+    theirs = place / "home" / ROBOT / "theirs"
+
+    def made(self, addresses, what):
+        theirs.mkdir()
+        (theirs / "config").write_text("subject x\n\nstatus open\n")
+
+    monkeypatch.setattr(sympa_door.Folders, "touch", made)
+    lists(run)
+    assert f"theirs@{ROBOT} sympa:\n" in (place / "etc/postfix/transport").read_text()
+
+
 def test_a_list_of_nobody_is_refused_before_anything_is_read(run, place):
     result = lists(run, [{**LISTS[0], "owners": []}])
     assert result["msg"] == f"list {AMIS} has no owner: name at least one in owners"
