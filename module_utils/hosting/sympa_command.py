@@ -19,7 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .sympa import SympaError
-from .sympa_door import USER, Database, Folders, read_lists, read_subscribers, sympa, with_people_kept, write_all_addresses
+from .sympa_door import (
+    USER,
+    Database,
+    Folders,
+    read_lists,
+    read_subscribers,
+    sympa,
+    with_people_kept,
+    write_all_addresses,
+)
 from .sympa_export import export_list, export_robot, export_subscribers
 from .sympa_plan import OPEN
 

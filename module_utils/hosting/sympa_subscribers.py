@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .brake import UnsafePlanError, allowance
-from .sympa import TEXT_LENGTH, SympaError, canonical, is_address
+from .sympa import TEXT_LENGTH, SympaError, canonical, is_address, is_kept
 
 COLUMNS = ("list", "email", "name", "reception", "visibility", "date")
 RECEPTIONS = {
@@ -148,7 +148,7 @@ def _subscriber(cells: list[str], header: list[str], address: str) -> tuple[str,
     values = dict(zip(header[2:], (cell.strip() for cell in cells[2:])))
     name, reception = values.get("name", ""), values.get("reception") or "mail"
     visibility, date = values.get("visibility") or "noconceal", values.get("date") or "0"
-    if len(name) > TEXT_LENGTH or not name.isprintable() or max(name, default="") > "\uffff":
+    if len(name) > TEXT_LENGTH or not name.isprintable() or not is_kept(name):
         raise ValueError(f"the name of {email} has more than {TEXT_LENGTH} letters, or some that Sympa cannot keep")
     if reception not in RECEPTIONS:
         raise ValueError(f"{reception!r} is no way of reception: one of {', '.join(sorted(RECEPTIONS))}")

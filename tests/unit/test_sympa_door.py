@@ -27,7 +27,9 @@ def client(tmp_path, monkeypatch):
 
 
 def test_a_name_with_a_carriage_return_is_one_name(client):
-    database = client(f"{AMIS}\ta@x.test\tAnne\r\\nB\tmail\tnoconceal\t1\n{AMIS}\tb@x.test\t\tmail\tconceal\t2\n".encode())
+    database = client(
+        f"{AMIS}\ta@x.test\tAnne\r\\nB\tmail\tnoconceal\t1\n{AMIS}\tb@x.test\t\tmail\tconceal\t2\n".encode()
+    )
     [(address, them)] = read_subscribers(database)
     assert (address, list(them)) == (AMIS, ["a@x.test", "b@x.test"])
     assert them["a@x.test"].name == "Anne\r\nB"
@@ -47,6 +49,6 @@ def test_a_list_that_was_never_converted_is_read_and_can_be_written(tmp_path):
 
 def test_a_memory_that_is_damaged_is_no_empty_one(tmp_path):
     (tmp_path / "known.json").write_text('{"amis@')
-    with pytest.raises(SympaError, match="known.json is damaged: bring it back from a backup"):
+    with pytest.raises(SympaError, match=r"known.json is damaged: bring it back from a backup"):
         load_known(tmp_path / "known.json")
     assert load_known(tmp_path / "none.json") == {}

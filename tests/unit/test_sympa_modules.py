@@ -192,7 +192,7 @@ def test_a_list_that_people_make_meanwhile_keeps_its_addresses(run, place, monke
     run(sympa_robots, robots=ROBOTS)
     theirs = place / "home" / ROBOT / "theirs"
 
-    def made(self, addresses, what):
+    def made(*_):
         theirs.mkdir()
         (theirs / "config").write_text("subject x\n\nstatus open\n")
 
