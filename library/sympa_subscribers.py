@@ -31,6 +31,11 @@ options:
     type: list
     elements: str
     default: []
+  closed:
+    description: Addresses of those that are closed; their lines wait until they are open again.
+    type: list
+    elements: str
+    default: []
   confirm_removals:
     description: Addresses of lists that may lose subscribers although they are many at once.
     type: list
@@ -66,7 +71,7 @@ removed: {description: How many were taken off now., type: int, returned: always
 left: {description: "How many the file names who left by themselves.", type: int, returned: always}
 subscriptions: {description: How many lines the file has that can be followed., type: int, returned: always}
 seconds: {description: How long it took on the host., type: float, returned: always}
-faults: {description: Lines that cannot be followed., type: list, elements: str, returned: always}
+faults: {description: The first of the lines that cannot be followed., type: list, elements: str, returned: always}
 """
 
 import hashlib
@@ -98,7 +103,7 @@ class Memory:
     def __init__(self, options):
         self.path = Path(options["known"])
         self.settled = self.path.with_name("settled.json")
-        sums = hashlib.sha256(repr((options["lists"], sorted(options["managed"]))).encode())
+        sums = hashlib.sha256(repr((options["lists"], sorted(options["managed"]), options["closed"])).encode())
         sums.update(Path(options["src"]).read_bytes())
         self.sums = sums.hexdigest()
 
@@ -126,7 +131,7 @@ def plans(options, wanted, meant, database, known):
     """Return what changes, how many subscribers the lists have that change, and all fingerprints."""
     prints = fingerprints(database, wanted.compared)
     todo = {}
-    differing = thinking.differing(wanted, options["managed"], meant, prints, known)
+    differing = thinking.differing(wanted, options["managed"], meant, prints, known, options["closed"])
     found = dict(sympa_door.read_subscribers(database, differing)) if differing else {}
     for address in differing:
         todo[address] = thinking.plan_list(
@@ -157,6 +162,7 @@ def main():
             "src": {"type": "path", "required": True},
             "lists": {**names, "required": True},
             "managed": {**names, "default": []},
+            "closed": {**names, "default": []},
             "confirm_removals": {**names, "default": []},
             "known": {"type": "path", "default": "/var/lib/infini-sympa/known.json"},
             "database": {"type": "str", "default": "sympa"},
@@ -168,8 +174,10 @@ def main():
     options, started = module.params, time.monotonic()
     options["managed"] = frozenset(options["managed"])
     database = sympa_door.Database(options["database"])
-    if module.check_mode and not Path(options["src"]).exists():
+    if module.check_mode and not Path(options["home"]).is_dir():  # no Sympa yet
         module.exit_json(changed=True, **NOTHING, subscriptions=0, left=0, faults=[], seconds=0.0)
+    if not Path(options["src"]).is_file():
+        module.fail_json(msg=f"the file of subscribers {options['src']} is not there: write it first")
     try:
         memory = Memory(options)
         settled = memory.answer(database)
@@ -184,15 +192,20 @@ def main():
         answer = {
             "left": sum(len(one.left) for one in todo.values()),
             "subscriptions": sum(map(len, wanted.lists.values())),
-            "faults": wanted.faults,
+            "faults": wanted.faults[: sympa.MANY],
         }
+        emptied = thinking.emptied(todo, counts)
+        if emptied:
+            module.warn(
+                f"{len(emptied)} lists have nobody left of those whom the file named before, {emptied[0]} the first of "
+                "them: if they did not all unsubscribe, the database was lost. Restore it, or delete "
+                f"{memory.path} to have the file fill them again"
+            )
         if not module.check_mode:
             prints = write(options, database, wanted, meant, changes) if changes else prints
-            sympa_door.save_known(memory.path, thinking.known_after(wanted, known, options["lists"]))
-            if not wanted.faults:
+            sympa_door.save_known(memory.path, thinking.known_after(wanted, known, options["lists"], options["closed"]))
+            if not (wanted.faults or emptied):
                 memory.keep(wanted.compared, prints, answer)
-    except FileNotFoundError:
-        module.fail_json(msg=f"the file of subscribers {options['src']} is not there: write it first")
     except (sympa.SympaError, UnsafePlanError) as error:
         module.fail_json(msg=str(error))
     result = {
@@ -205,7 +218,7 @@ def main():
         "diff": {"before": "", "after": "".join(f"{address}: {one.words()}\n" for address, one in changes.items())},
     }
     if wanted.faults:
-        first = "\n".join(wanted.faults[: sympa.MANY])
+        first = "\n".join(answer["faults"])
         module.fail_json(
             msg=f"lines of {options['src']} that cannot be followed: {len(wanted.faults)}; "
             f"all others are in force:\n{first}",

@@ -351,7 +351,8 @@ def subscriber_statements(plans: Mapping[str, ListPlan], now: int) -> Iterator[s
     columns = tuple(f"{name}_subscriber" for name in ("list", "robot", "user", *told))
     # In the order of the table's key, which it takes much faster.
     rows = (row for address, plan in sorted(plans.items()) for row in _subscriber_rows(address, plan.add, now))
-    yield from _insert("subscriber_table", columns, rows)
+    # Whoever subscribes on the pages at this moment is no reason to lose all others.
+    yield from _insert("subscriber_table", columns, rows, ignore=True)
     names = {email: one.name for plan in plans.values() for email, one in plan.add.items()}
     yield from _users(sorted(names.items()))
 

@@ -294,6 +294,22 @@ def test_who_has_left_is_not_brought_back(run, place):
     assert (result["changed"], result["left"], Recorded.told) == (False, 1, [])
 
 
+def test_a_list_that_lost_everybody_at_once_is_said(run, place):
+    there(a="", b="", c="")
+    rows = [f"{AMIS}\t{name}@x.test\t" for name in "abc"]
+    assert "warnings" not in subscribers(run, place, *rows)
+    there()
+    for _ in range(2):  # until somebody has looked into it
+        warnings = str(subscribers(run, place, *rows)["warnings"])
+        assert f"1 lists have nobody left of those whom the file named before, {AMIS} the first of them" in warnings
+    assert not Recorded.told
+
+
+def test_a_host_without_sympa_is_checked(run, place):
+    result = run(sympa_subscribers, src=str(place / "wanted.tsv"), lists=[AMIS], home=str(place / "none"), check=True)
+    assert result["changed"]
+
+
 def test_a_faulty_line_is_named_and_the_others_are_in_force(run, place):
     there(a="", z="")
     result = subscribers(run, place, f"{AMIS}\ta@x.test\t", f"{AMIS}\toops\t", f"{AMIS}\tb@x.test\t")
