@@ -56,6 +56,12 @@ class Config:
         return "\n\n".join(blocks) + "\n"
 
 
+def pair(line: str) -> tuple[str, str]:
+    """Part a line into its parameter and its value: by hand, tabs are as good as spaces."""
+    name, *rest = line.split(None, 1) or [""]
+    return name, "".join(rest).strip()
+
+
 def parse(text: str) -> Config:
     """Read a list's file as Sympa does."""
     values: dict[str, list[Value]] = {}
@@ -63,7 +69,7 @@ def parse(text: str) -> Config:
     owned: tuple[str, ...] | None = None
     for block in re.split(r"\n[ \t]*(?=\n)", text):
         lines = []
-        for line in filter(str.strip, block.splitlines()):
+        for line in filter(str.strip, block.split("\n")):
             if line.startswith(MARK):
                 owned = tuple(line[len(MARK) :].split())
             elif line.lstrip().startswith("#"):
@@ -71,9 +77,8 @@ def parse(text: str) -> Config:
             else:
                 lines.append(line.strip())
         if lines:
-            name, _, rest = lines[0].partition(" ")
-            pairs = (line.partition(" ") for line in lines[1:])
-            value = rest.strip() if rest or not lines[1:] else {key: tail.strip() for key, _, tail in pairs}
+            name, rest = pair(lines[0])
+            value = rest if rest or not lines[1:] else dict(map(pair, lines[1:]))
             values.setdefault(name, []).append(value)
     return Config(values, owned, tuple(comments))
 

@@ -178,6 +178,13 @@ def test_what_the_owners_set_on_the_web_stays():
     assert gone.line("max_size") == "1000"
 
 
+def test_a_file_written_by_hand_has_tabs():
+    found = parse("subject\tOld\n\narchive\nweb_access\t private\n\nsend  private\n")
+    assert found.values == {"subject": ["Old"], "archive": [{"web_access": "private"}], "send": ["private"]}
+    assert merge(found, wanted_values({"subject": "New"})).text().count("subject") == 2, "the name in our line, and once"
+    assert export_robot(ROBOT, "listmaster\ta@x.test\n\n  title\tx\n")["listmasters"] == ["a@x.test"]
+
+
 def test_a_robot_signs_seals_and_replaces_senders():
     text = render_robot(
         robot(
