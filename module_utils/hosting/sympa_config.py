@@ -113,7 +113,7 @@ def render_robot(entry: Mapping[str, Any], url: str) -> str:
         "listmaster": ",".join(entry["listmasters"]),
         "lang": entry.get("language") or "fr",
         **_signing(entry),
-        **{name: _line(value, ",") for name, value in (entry.get("settings") or {}).items()},
+        **{name: one_line(value, ",") for name, value in (entry.get("settings") or {}).items()},
     }
     return f"{MARK} declared\n" + "".join(f"{name} {value}\n" for name, value in lines.items())
 
@@ -145,17 +145,18 @@ def _signing(entry: Mapping[str, Any]) -> dict[str, str]:
 
 def _values(name: str, value: Any) -> list[Value]:
     if isinstance(value, Mapping):
-        return [{key: _line(one) for key, one in value.items()}]
+        return [{key: one_line(one) for key, one in value.items()}]
     if isinstance(value, (list, tuple)):
-        return [_line(value, ",")] if name in _ON_ONE_LINE else [one for each in value for one in _values(name, each)]
-    return [_line(value).replace(",", "_") if name in _SCENARIOS else _line(value)]
+        return [one_line(value, ",")] if name in _ON_ONE_LINE else [one for each in value for one in _values(name, each)]
+    return [one_line(value).replace(",", "_") if name in _SCENARIOS else one_line(value)]
 
 
-def _line(value: Any, between: str = " ") -> str:
+def one_line(value: Any, between: str = " ") -> str:
+    """Write a value as it stands behind its parameter."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, (list, tuple)):
-        return between.join(_line(one) for one in value)
+        return between.join(one_line(one) for one in value)
     return " ".join(str(value).split())
 
 

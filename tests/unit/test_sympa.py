@@ -14,7 +14,7 @@ from ansible.module_utils.hosting.sympa import (
     refuse_impossible_robots,
     robot_addresses,
 )
-from ansible.module_utils.hosting.sympa_config import Config, merge, parse, render_robot, wanted_values
+from ansible.module_utils.hosting.sympa_config import Config, merge, one_line, parse, render_robot, wanted_values
 from ansible.module_utils.hosting.sympa_export import export_list, export_robot
 from ansible.module_utils.hosting.sympa_plan import (
     Admin,
@@ -181,8 +181,17 @@ def test_what_the_owners_set_on_the_web_stays():
 def test_a_file_written_by_hand_has_tabs():
     found = parse("subject\tOld\n\narchive\nweb_access\t private\n\nsend  private\n")
     assert found.values == {"subject": ["Old"], "archive": [{"web_access": "private"}], "send": ["private"]}
-    assert merge(found, wanted_values({"subject": "New"})).text().count("subject") == 2, "the name in our line, and once"
+    assert merge(found, wanted_values({"subject": "New"})).text().count("subject") == 2, (
+        "the name in our line, and once"
+    )
     assert export_robot(ROBOT, "listmaster\ta@x.test\n\n  title\tx\n")["listmasters"] == ["a@x.test"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(True, "on"), (["fr", "br"], "fr,br"), ("a\nlistmaster b", "a listmaster b"), (3, "3")]
+)
+def test_a_setting_is_written_in_the_words_of_sympa(value, said):
+    assert one_line(value, ",") == said
 
 
 def test_a_robot_signs_seals_and_replaces_senders():
