@@ -71,11 +71,13 @@ removed: {description: How many were taken off now., type: int, returned: always
 left: {description: "How many the file names who left by themselves.", type: int, returned: always}
 subscriptions: {description: How many lines the file has that can be followed., type: int, returned: always}
 seconds: {description: How long it took on the host., type: float, returned: always}
+mib: {description: "How much memory it took at most, in MiB.", type: int, returned: "when the file was read"}
 faults: {description: The first of the lines that cannot be followed., type: list, elements: str, returned: always}
 """
 
 import hashlib
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -215,6 +217,7 @@ def main():
         "removed": sum(len(one.remove) for one in todo.values()),
         **answer,
         "seconds": round(time.monotonic() - started, 2),
+        "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "diff": {"before": "", "after": "".join(f"{address}: {one.words()}\n" for address, one in changes.items())},
     }
     if wanted.faults:

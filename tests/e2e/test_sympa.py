@@ -153,6 +153,8 @@ def test_who_unsubscribes_stays_out_and_a_list_of_hand_stays(sympa):
     address = next(address for address, one in sympa.open.items() if one.get("managed"))
     robot = address.partition("@")[2]
     [gone, *_] = sorted(sympa.members(address))
+    named = f"SELECT DISTINCT comment_subscriber FROM subscriber_table WHERE user_subscriber = '{gone}'"  # noqa: S608
+    name = sympa.sql(named)
     sympa.run(f"{SYMPA} del --quiet {address}", f"{gone}\n")
     xml = (
         "<list><listname>main</listname><type>discussion_list</type><subject>x</subject><description/><status>open</status>"
@@ -164,4 +166,8 @@ def test_who_unsubscribes_stays_out_and_a_list_of_hand_stays(sympa):
         assert gone not in sympa.members(address)
         assert sympa.run(f"postmap -q main@{robot} hash:/etc/sympa/postfix/transport") == "sympa:"
     finally:
-        sympa.run(f"{SYMPA} close --mode=purge main@{robot}; {SYMPA} add --quiet {address}", f"{gone}\n")
+        sympa.run(
+            f"rm -f /run/main.xml; {SYMPA} close --mode=purge main@{robot}; {SYMPA} add --quiet {address}",
+            f"{gone} {name}\n",
+        )
+    assert not sympa.apply().changed, "what the test took away is back as it was"
