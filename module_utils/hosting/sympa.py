@@ -104,7 +104,7 @@ def is_text(value: object) -> bool:
 
 def is_kept(text: str) -> bool:
     """Tell whether Sympa's tables keep all letters of a text: they have none beyond the first 65,536."""
-    return max(text, default="") <= "\uffff"
+    return text.isascii() or max(text) <= "\uffff"
 
 
 def identity(entry: Mapping[str, Any]) -> str:

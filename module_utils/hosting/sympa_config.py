@@ -147,7 +147,9 @@ def _values(name: str, value: Any) -> list[Value]:
     if isinstance(value, Mapping):
         return [{key: one_line(one) for key, one in value.items()}]
     if isinstance(value, (list, tuple)):
-        return [one_line(value, ",")] if name in _ON_ONE_LINE else [one for each in value for one in _values(name, each)]
+        if name in _ON_ONE_LINE:
+            return [one_line(value, ",")]
+        return [one for each in value for one in _values(name, each)]
     return [one_line(value).replace(",", "_") if name in _SCENARIOS else one_line(value)]
 
 

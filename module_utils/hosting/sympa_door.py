@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
@@ -186,8 +187,11 @@ class Folders:
     def _give(self, path: Path, mode: int) -> None:
         path.chmod(mode)
         if self._owner:
-            account = pwd.getpwnam(self._owner)
-            os.chown(path, account.pw_uid, account.pw_gid)
+            os.chown(path, self._account.pw_uid, self._account.pw_gid)
+
+    @cached_property  # a thousand lists are as many questions
+    def _account(self) -> pwd.struct_passwd:
+        return pwd.getpwnam(self._owner)
 
 
 def _text(path: Path) -> str:

@@ -148,7 +148,7 @@ def _subscriber(cells: list[str], header: list[str], address: str) -> tuple[str,
         raise ValueError(f"{cells[1]!r} is no mail address: correct it or take the line away")
     if email == address:
         raise ValueError(f"{email} is the list itself: take the line away")
-    values = dict(zip(header[2:], (cell.strip() for cell in cells[2:])))
+    values = dict(zip(header, map(str.strip, cells)))
     name, reception = values.get("name", ""), values.get("reception") or "mail"
     visibility, date = values.get("visibility") or "noconceal", values.get("date") or "0"
     if len(name) > TEXT_LENGTH or not name.isprintable() or not is_kept(name):
