@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -40,8 +41,8 @@ class Lists:
     def sql(self, question: str) -> str:
         return self.run("mariadb --batch --skip-column-names sympa", question)
 
-    def apply(self, **variables: object):
-        return play(playbook_path("lists"), str(self.inventory.path), variables)
+    def apply(self, *arguments: str, **variables: object):
+        return play(playbook_path("lists"), str(self.inventory.path), variables, arguments=arguments)
 
     def members(self, address: str) -> set[str]:
         """Return the members as Sympa dumps them."""
@@ -146,6 +147,19 @@ def test_a_list_that_is_closed_and_opened_again_keeps_its_members(sympa):
     assert sympa.apply().ok
     assert sympa.sql(status) == "open"
     assert sympa.members(address) == before
+    assert not sympa.apply().changed
+
+
+def test_a_check_shows_what_a_new_file_would_do_and_does_nothing(sympa, tmp_path):
+    file = Path(sympa.get("sympa_subscribers"))
+    lines = file.read_text().splitlines()
+    (tmp_path / "new.tsv").write_text(
+        "\n".join([*lines, f"{next(iter(sympa.open))}\tnouvelle@dehors.test\tNouvelle"]) + "\n"
+    )
+    checked = sympa.apply("--check", sympa_subscribers=str(tmp_path / "new.tsv"))
+    [result] = [entry["result"] for entry in checked.results if "Own the subscribers" in entry["task"]]
+    assert (checked.ok, checked.changed, result["added"], result["removed"]) == (True, 1, 1, 0)
+    assert "nouvelle@dehors.test" not in sympa.members(next(iter(sympa.open)))
     assert not sympa.apply().changed
 
 
