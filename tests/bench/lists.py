@@ -141,6 +141,13 @@ def apply(host: Host, wanted: dict[str, Any]) -> tuple[RunResult, dict[str, floa
     return done, {"play": round(done.seconds, 1), **took, **memory}
 
 
+def close_what_is_declared(host: Host) -> None:
+    """Take the inventory's own robots and lists away, which closing would otherwise count as ours, and be refused."""
+    declared = host.inventory.get(host.name, "sympa_lists")
+    addresses = [f"{one['name']}@{one['robot']}" for one in declared]
+    apply(host, {"sympa_robots": [], "sympa_lists": [], "sympa_subscribers": "", "sympa_confirm_closings": addresses})
+
+
 @contextmanager
 def subscribers_file(wanted: list[dict[str, Any]], subscriptions: int, people: int) -> Iterator[Path]:
     """Write the file of subscribers where the play takes it from."""
@@ -273,6 +280,7 @@ def measure(host: Host, counts: dict[str, int], one_by_one: int, growth: int) ->
         "sympa_robots": robots(counts["robots"]),
         "sympa_lists": lists(counts["lists"], counts["robots"]),
     }
+    close_what_is_declared(host)
     with subscribers_file(wanted["sympa_lists"], counts["subscriptions"], counts["people"]) as path:
         wanted["sympa_subscribers"] = str(path)
         _, nothing = apply(host, wanted)
