@@ -5,8 +5,17 @@
 from __future__ import annotations
 
 import pytest
+from ansible.module_utils.hosting import sympa_door
 from ansible.module_utils.hosting.sympa import SympaError
-from ansible.module_utils.hosting.sympa_door import Database, Folders, load_known, read_subscribers
+from ansible.module_utils.hosting.sympa_door import (
+    Database,
+    Folders,
+    Load,
+    load_known,
+    read_subscribers,
+    subscriber_statements,
+)
+from ansible.module_utils.hosting.sympa_subscribers import ListPlan, Subscriber
 
 AMIS = "amis@listes.velo.test"
 
@@ -24,6 +33,45 @@ def client(tmp_path, monkeypatch):
         return Database("sympa")
 
     return client
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    """Keep the lines that the server would read, where what a killed run left is still there."""
+    monkeypatch.setattr(sympa_door, "ROWS", tmp_path / "rows")
+    monkeypatch.setattr(sympa_door, "chown", lambda *_: None)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows/left").touch()
+    return tmp_path / "rows"
+
+
+def test_new_subscribers_are_one_change_and_nothing_is_left_of_their_lines(client, rows, tmp_path):
+    database = client(b"")
+    new = {"d@x.test": Subscriber("D'Artagnan \\o/"), "e@x.test": Subscriber("", "digest", "conceal", 7)}
+    loads = list(subscriber_statements({AMIS: ListPlan(add=new)}, 9))
+    texts = [list(load.lines) for load in loads]
+    assert texts[0] == [
+        "amis\tlistes.velo.test\td@x.test\tD'Artagnan \\\\o/\tmail\tnoconceal\t9\t9\t1\t0\n",
+        "amis\tlistes.velo.test\te@x.test\t\\N\tdigest\tconceal\t7\t7\t1\t0\n",
+    ]
+    assert texts[1] == ["d@x.test\tD'Artagnan \\\\o/\n", "e@x.test\t\\N\n"]
+    database.write([*loads, "UPDATE x"])
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[1] == "START TRANSACTION;"
+    assert asked[2].startswith(f"LOAD DATA INFILE '{rows}/0' IGNORE INTO TABLE subscriber_table CHARACTER SET utf8mb4")
+    assert asked[4:] == ["UPDATE x;", "COMMIT;"]
+    assert not rows.exists()
+
+
+def test_lines_that_cannot_be_written_change_nothing(client, rows, tmp_path):
+    def full():
+        raise OSError(28, "No space left on device")
+        yield ""
+
+    with pytest.raises(SympaError, match=r"No space left on device.: nothing was changed; make room"):
+        client(b"").write([Load("user_table", ["email_user"], full())])
+    assert "COMMIT" not in (tmp_path / "asked").read_text()
+    assert not rows.exists()
 
 
 def test_a_name_with_a_carriage_return_is_one_name(client):

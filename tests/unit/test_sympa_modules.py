@@ -47,7 +47,7 @@ class Recorded:
         return iter(self.tables.get("fingerprints" if "MD5" in question else table, []))
 
     def write(self, statements):
-        self.told.extend(statements)
+        self.told.extend(one if isinstance(one, str) else f"{one.table}:\n{''.join(one.lines)}" for one in statements)
         for them in self.becomes:
             there(**them)
 
@@ -233,7 +233,7 @@ def test_subscribers_come_go_and_are_mended(run, place):
     told = "\n".join(Recorded.told)
     assert "comment_subscriber = 'Anna'" in told
     assert "IN ('c@x.test')" in told
-    assert "'d@x.test','D''Artagnan','mail','noconceal'" in told
+    assert "\td@x.test\tD'Artagnan\tmail\tnoconceal\t" in told
     assert (place / "home" / ROBOT / "amis/.last_change.member").exists()
     assert json.loads((place / "state/known.json").read_text()) == {AMIS: "a@x.test b@x.test d@x.test"}
 
@@ -317,7 +317,7 @@ def test_a_faulty_line_is_named_and_the_others_are_in_force(run, place):
     assert "cannot be followed: 1; " in result["msg"]
     assert "all others are in force:\nline 3: 'oops' is no mail address" in result["msg"]
     assert (result["added"], result["removed"]) == (1, 0)
-    assert "'b@x.test'" in Recorded.told[0]
+    assert "\tb@x.test\t" in Recorded.told[0]
 
 
 def test_a_file_that_is_cut_off_takes_nobody_away(run, place):
