@@ -38,7 +38,7 @@ def client(tmp_path, monkeypatch):
 @pytest.fixture
 def rows(tmp_path, monkeypatch):
     """Keep the lines that the server would read, where what a killed run left is still there."""
-    monkeypatch.setattr(sympa_door, "ROWS", tmp_path / "rows")
+    monkeypatch.setattr(sympa_door, "LINES", tmp_path / "rows")
     monkeypatch.setattr(sympa_door, "chown", lambda *_: None)
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows/left").touch()
