@@ -32,7 +32,8 @@ from .sympa_subscribers import ListPlan, Subscriber
 
 USER = "sympa"
 _ESCAPES = {"\\n": "\n", "\\t": "\t", "\\0": "\0", "\\\\": "\\"}
-ROWS = Path("/var/cache/infini-sympa-rows")
+LINES = Path("/var/cache/infini-sympa-lines")
+"""Where the server finds the lines that it loads."""
 _ROWS = 2000
 """Lines in one INSERT: far below what the server takes in one packet."""
 _USER = ("email_user", "gecos_user")
@@ -114,13 +115,13 @@ class Database:
 @contextmanager
 def _folder_of_the_server() -> Iterator[Path]:
     """Make a folder for the server's eyes alone; what a run that was killed left in it goes."""
-    rmtree(ROWS, ignore_errors=True)
-    ROWS.mkdir(mode=0o700)
+    rmtree(LINES, ignore_errors=True)
+    LINES.mkdir(mode=0o700)
     try:
-        chown(ROWS, "mysql")
-        yield ROWS
+        chown(LINES, "mysql")
+        yield LINES
     finally:
-        rmtree(ROWS)
+        rmtree(LINES)
 
 
 class Folders:
