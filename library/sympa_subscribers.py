@@ -180,6 +180,8 @@ def main():
         module.exit_json(changed=True, **NOTHING, subscriptions=0, left=0, faults=[], seconds=0.0)
     if not Path(options["src"]).is_file():
         module.fail_json(msg=f"the file of subscribers {options['src']} is not there: write it first")
+    if not module.check_mode:
+        sympa_door.remove_lines()
     try:
         memory = Memory(options)
         settled = memory.answer(database)

@@ -114,14 +114,19 @@ class Database:
 
 @contextmanager
 def _folder_of_the_server() -> Iterator[Path]:
-    """Make a folder for the server's eyes alone; what a run that was killed left in it goes."""
-    rmtree(LINES, ignore_errors=True)
+    """Make a folder for the server's eyes alone."""
+    remove_lines()
     LINES.mkdir(mode=0o700)
     try:
         chown(LINES, "mysql")
         yield LINES
     finally:
-        rmtree(LINES)
+        remove_lines()
+
+
+def remove_lines() -> None:
+    """Remove the lines that a run has loaded, or that one which was killed has left."""
+    rmtree(LINES, ignore_errors=True)
 
 
 class Folders:

@@ -57,6 +57,7 @@ def place(tmp_path, monkeypatch):
     Recorded.tables, Recorded.told, Recorded.becomes = {}, [], ()
     monkeypatch.setattr(sympa_door, "Database", Recorded)
     monkeypatch.setattr(sympa_door, "compiles", lambda: False)
+    monkeypatch.setattr(sympa_door, "LINES", tmp_path / "lines")
     monkeypatch.setattr(sympa_door, "sympa", lambda *words: Recorded.told.append(" ".join(words)))
     (tmp_path / "home").mkdir()
     return tmp_path
@@ -273,6 +274,16 @@ def test_a_file_from_a_spreadsheet_is_read(run, place):
     there()
     header = "\ufefflist\temail\tname\r"
     assert subscribers(run, place, f"{AMIS}\ta@x.test\tAnne\r", header=header, check=True)["added"] == 1
+
+
+def test_lines_that_a_killed_run_left_go_even_when_nothing_is_to_do(run, place):
+    there(a="Anne")
+    (place / "lines").mkdir()
+    (place / "lines/0").write_text("somebody's address")
+    subscribers(run, place, f"{AMIS}\ta@x.test\tAnne", check=True)
+    assert (place / "lines/0").exists()
+    assert not subscribers(run, place, f"{AMIS}\ta@x.test\tAnne")["changed"]
+    assert not (place / "lines").exists()
 
 
 def test_a_settled_file_is_parsed_again_when_the_list_has_changed(run, place):
