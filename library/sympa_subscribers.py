@@ -72,6 +72,7 @@ left: {description: "How many the file names who left by themselves.", type: int
 subscriptions: {description: How many lines the file has that can be followed., type: int, returned: always}
 seconds: {description: How long it took on the host., type: float, returned: always}
 mib: {description: "How much memory it took at most, in MiB.", type: int, returned: "when the file was read"}
+emptied: {description: Lists that lost all at once whom the file names., type: list, elements: str, returned: success}
 faults: {description: The first of the lines that cannot be followed., type: list, elements: str, returned: always}
 """
 
@@ -177,7 +178,7 @@ def main():
     options["managed"] = frozenset(options["managed"])
     database = sympa_door.Database(options["database"])
     if module.check_mode and not Path(options["home"]).is_dir():  # no Sympa yet
-        module.exit_json(changed=True, **NOTHING, subscriptions=0, left=0, faults=[], seconds=0.0)
+        module.exit_json(changed=True, **NOTHING, subscriptions=0, left=0, emptied=[], faults=[], seconds=0.0)
     if not Path(options["src"]).is_file():
         module.fail_json(msg=f"the file of subscribers {options['src']} is not there: write it first")
     if not module.check_mode:
@@ -198,7 +199,7 @@ def main():
             "subscriptions": sum(map(len, wanted.lists.values())),
             "faults": wanted.faults[: sympa.MANY],
         }
-        emptied = thinking.emptied(todo, counts)
+        emptied = answer["emptied"] = thinking.emptied(todo, counts)
         if emptied:
             module.warn(
                 f"{len(emptied)} lists have nobody left of those whom the file named before, {emptied[0]} the first of "
