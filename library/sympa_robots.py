@@ -36,6 +36,11 @@ options:
     type: list
     elements: str
     default: []
+  used:
+    description: Robots that declared lists are on; none of them may be missing.
+    type: list
+    elements: str
+    default: []
   confirm_closings:
     description: Robots that may lose their addresses although they are many at once.
     type: list
@@ -92,6 +97,7 @@ def main():
             "robots": {"type": "list", "elements": "dict", "required": True, "options": ROBOT},
             "url": {"type": "str", "default": "https://{robot}/sympa"},
             "taken": names,
+            "used": names,
             "confirm_closings": names,
             "etc": {"type": "path", "default": "/etc/sympa"},
             "home": {"type": "path", "default": "/var/lib/sympa/list_data"},
@@ -103,7 +109,7 @@ def main():
     options, started = module.params, time.monotonic()
     folders = sympa_door.Folders(options["etc"], options["home"], options["owner"])
     try:
-        sympa.refuse_impossible_robots(options["robots"], options["taken"])
+        sympa.refuse_impossible_robots(options["robots"], options["taken"], options["used"])
         plan = sympa_plan.plan_robots(
             options["robots"],
             folders.robots(),
