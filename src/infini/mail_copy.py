@@ -33,8 +33,8 @@ from infini.errors import FailedError, RefusedError, UnreachableError
 TIMEOUT = 60
 PATIENCE = 20
 """How often in a row a server may hang up without one message getting through."""
-AT_ONCE = 8_000_000
-"""Bytes that are fetched at once; a larger message comes alone."""
+AT_ONCE = 4_000_000
+"""Bytes that are fetched at once; a larger message comes alone, and each cut that came before a message halves it."""
 SPECIAL = (b"\\Sent", b"\\Drafts", b"\\Junk", b"\\Trash", b"\\Archive")
 Cut = (IMAPClientAbortError, OSError)
 Tell = Callable[[str, int, int], None]
@@ -71,6 +71,8 @@ class Account:
         finally:
             with contextlib.suppress(*Cut, IMAPClientError):
                 client.logout()
+            with contextlib.suppress(OSError):
+                client.shutdown()
 
 
 class _Client(IMAPClient):  # type: ignore[misc]  # it ships no types
@@ -195,6 +197,7 @@ class Copy:
     journal: Journal
     tell: Tell
     result: Result = field(default_factory=Result)
+    at_once: int = AT_ONCE
 
     def run(self) -> Result:
         """Copy what is not there yet, then compare both sides whole.
@@ -219,6 +222,7 @@ class Copy:
             except Cut as error:
                 self.result.cuts += 1
                 in_vain = 0 if self._progress > before else in_vain + 1
+                self.at_once >>= min(in_vain, 1)
                 if in_vain >= PATIENCE:
                     raise UnreachableError(
                         f"{self.source.host} or {self.target.host} hangs up again and again ({_said(error)}). Nothing"
@@ -262,7 +266,7 @@ class Copy:
         found: dict[tuple[str, datetime], list[int]] = {}
         for uid, message in _fetched(here, sorted(unaccounted)):
             found.setdefault((_digest(message[b"BODY[]"]), _moment(message)), []).append(uid)
-        for uid, message in _fetched(there, waiting):
+        for uid, message in _fetched(there, waiting, self.at_once):
             digest = _digest(message[b"BODY[]"])
             before = found.get((digest, _moment(message)))
             if before:
@@ -325,18 +329,25 @@ def _namespace(client: IMAPClient) -> tuple[str, str]:
     return "", "/"
 
 
-def _fetched(client: IMAPClient, uids: list[int]) -> Iterator[tuple[int, dict[bytes, Any]]]:
+def _fetched(client: IMAPClient, uids: list[int], at_once: int = AT_ONCE) -> Iterator[tuple[int, dict[bytes, Any]]]:
     """Yield messages whole, some at once, as many as fit into memory; what was deleted meanwhile is not there."""
     sizes = {uid: one[b"RFC822.SIZE"] for uid, one in client.fetch(uids, ["RFC822.SIZE"]).items()} if uids else {}
-    some: list[int] = []
-    for uid in [*(uid for uid in uids if uid in sizes), None]:
-        if some and (uid is None or sum(sizes[one] for one in some) + sizes[uid] > AT_ONCE):
-            for one, message in sorted(client.fetch(some, ["BODY.PEEK[]", "FLAGS", "INTERNALDATE"]).items()):
-                if b"BODY[]" in message:
-                    yield one, message
-            some = []
-        if uid is not None:
-            some.append(uid)
+    for some in _batches(sizes, at_once):
+        for uid, message in sorted(client.fetch(some, ["BODY.PEEK[]", "FLAGS", "INTERNALDATE"]).items()):
+            if b"BODY[]" in message:
+                yield uid, message
+
+
+def _batches(sizes: Mapping[int, int], at_once: int) -> Iterator[list[int]]:
+    some, weight = [], 0
+    for uid, size in sorted(sizes.items()):
+        if some and weight + size > at_once:
+            yield some
+            some, weight = [], 0
+        some.append(uid)
+        weight += size
+    if some:
+        yield some
 
 
 def _digest(content: bytes) -> str:

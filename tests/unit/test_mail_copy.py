@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from infini.errors import RefusedError
-from infini.mail_copy import Account, Copied, Copy, Journal
+from infini.mail_copy import Account, Copied, Copy, Journal, _batches
 
 THERE = Account("imap.ailleurs.example", "ada@velo.example", "secret")
 HERE = Account("lists.infini.test", "ada@velo.test", "secret")
@@ -100,3 +100,11 @@ def test_folders_keep_their_names_and_their_use(tmp_path):
             "INBOX.Envoyés": "Sent",
             "INBOX.Dossiers.A/B": "Dossiers/A_B",
         }
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted"),
+    [([], []), ([5], [[0]]), ([99], [[0]]), ([4, 6, 1], [[0, 1], [2]]), ([9, 9, 1, 99, 1], [[0], [1, 2], [3], [4]])],
+)
+def test_a_large_message_comes_alone_and_none_is_left_out(sizes, wanted):
+    assert list(_batches(dict(enumerate(sizes)), 10)) == wanted
