@@ -28,7 +28,7 @@ from test_mail import Platform
 
 from infini import ROOT
 from infini.errors import RefusedError, UnreachableError
-from infini.mail_copy import Account, copy_mailbox
+from infini.mail.copy import Account, copy_mailbox
 
 FOLDERS, MESSAGES, SEED = 40, 5000, 20261123
 USER, PASSWORD, PORT = "ada", "secret-d-ailleurs", 10993
@@ -177,23 +177,21 @@ def clear(platform):
     with platform.mailbox(OURS) as client:
         for folder in folders(client):
             if folder in ("INBOX", "Sent", "Drafts", "Junk", "Trash"):
-                client.select(f'"{folder}"')
-                client.store("1:*", "+FLAGS", r"(\Deleted)")
-                client.expunge()
+                client.empty(f'"{folder}"')
                 client.unselect()
             else:
-                client.delete(f'"{folder}"')
+                assert client.delete(f'"{folder}"')[0] == "OK"
 
 
 def folders(client):
-    return [re.search(r'"?([^"]*)"?$', line.decode())[1] for line in client.list()[1] if line]
+    return [re.search(r'(?:"([^"]*)"|(\S+))$', line.decode()).expand(r"\1\2") for line in client.list()[1] if line]
 
 
 def held(client):
     """Return content, date and flags of each message of each folder, as a library reads them that is not ours."""
     found = {}
     for folder in folders(client):
-        client.select(f'"{folder}"', readonly=True)
+        assert client.select(f'"{folder}"', readonly=True)[0] == "OK"
         answers = client.fetch("1:*", "(INTERNALDATE FLAGS BODY.PEEK[])")[1]
         found[folder] = Counter()
         for one in answers:
@@ -246,7 +244,7 @@ import sys
 from pathlib import Path
 from test_mail import Platform
 from test_mail_copy import OURS, PASSWORD, USER, trusting
-from infini.mail_copy import Account, copy_mailbox
+from infini.mail.copy import Account, copy_mailbox
 platform, (port, certificate, journal) = Platform(), sys.argv[1:]
 source = Account("127.0.0.1", USER, PASSWORD, port=int(port), trust=trusting(certificate))
 target = Account(platform.name, OURS, platform.password, address=platform.address, trust=platform.trust)

@@ -32,7 +32,7 @@ from infini.errors import FailedError, RefusedError, UnreachableError
 
 TIMEOUT = 60
 PATIENCE = 20
-"""How often in a row a server may hang up without one message getting through."""
+"""How often in a row a server may hang up before one more message is done."""
 AT_ONCE = 4_000_000
 """Bytes that are fetched at once; a larger message comes alone, and each cut that came before a message halves it."""
 SPECIAL = (b"\\Sent", b"\\Drafts", b"\\Junk", b"\\Trash", b"\\Archive")
@@ -210,7 +210,7 @@ class Copy:
 
     @property
     def _progress(self) -> int:
-        return self.result.copied + len(self.result.folders)
+        return sum(map(len, self.journal.known.values())) + len(self.result.folders)
 
     def _through_cuts(self, step: Callable[[IMAPClient, IMAPClient], None]) -> None:
         in_vain = 0
@@ -339,7 +339,8 @@ def _fetched(client: IMAPClient, uids: list[int], at_once: int = AT_ONCE) -> Ite
 
 
 def _batches(sizes: Mapping[int, int], at_once: int) -> Iterator[list[int]]:
-    some, weight = [], 0
+    some: list[int] = []
+    weight = 0
     for uid, size in sorted(sizes.items()):
         if some and weight + size > at_once:
             yield some

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`infini mail`: members' mail, as a tech handles it."""
+"""`infini mail …`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from infini.errors import RefusedError
 from infini.hosts import Inventory
 
 if TYPE_CHECKING:
-    from infini import mail_copy
+    from infini.mail.copy import Account, copy_mailbox
 
 mail_app = typer.Typer(help="Members' mail.", no_args_is_help=True)
 
@@ -40,13 +40,11 @@ def copy_command(
     as_json: JsonOption = False,
 ) -> None:
     """Copy a mailbox from another host, and compare both. Run again, it goes on, and copies nothing twice."""
-    from infini import mail_copy
-
     login = user or address
     there, here = _read(passwords) if passwords else _asked(f"{login} at {host}", f"{address} here")
-    source = mail_copy.Account(host, login, there)
-    target = mail_copy.Account(to, address, here) if to else _ours(Inventory(inventory), address, here)
-    result = mail_copy.copy_mailbox(source, target, STATE / "mail" / f"{address.replace('/', '_')}.jsonl", _tell)
+    source = Account(host, login, there)
+    target = Account(to, address, here) if to else _ours(Inventory(inventory), address, here)
+    result = copy_mailbox(source, target, STATE / "mail" / f"{address.replace('/', '_')}.jsonl", _tell)
     for folder, about in result.folders.items():
         say(f"{folder}: {about['messages']} messages, {about['bytes']} bytes")
     for (folder, number), says in result.refused.items():
@@ -72,8 +70,8 @@ def _asked(there: str, here: str) -> tuple[str, str]:
     return ask[0], ask[1]
 
 
-def _ours(inventory: Inventory, address: str, password: str) -> mail_copy.Account:
-    from infini import mail_copy
+def _ours(inventory: Inventory, address: str, password: str) -> Account:
+    from infini.mail.copy import Account
 
     servers = inventory.hosts("mail_servers")
     if len(servers) != 1:
@@ -82,7 +80,7 @@ def _ours(inventory: Inventory, address: str, password: str) -> mail_copy.Accoun
     for authority in inventory.get(servers[0], "hosting_authorities", []):
         trust.load_verify_locations(authority)
     name, where = (str(inventory.get(servers[0], key)) for key in ("mail_fqdn", "hosting_ipv4"))
-    return mail_copy.Account(name, address, password, address=where, trust=trust)
+    return Account(name, address, password, address=where, trust=trust)
 
 
 def _tell(folder: str, done: int, count: int) -> None:
