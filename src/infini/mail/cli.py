@@ -16,7 +16,7 @@ from infini.errors import RefusedError
 from infini.hosts import Inventory
 
 if TYPE_CHECKING:
-    from infini.mail.copy import Account, copy_mailbox
+    from infini.mail.copy import Account
 
 mail_app = typer.Typer(help="Members' mail.", no_args_is_help=True)
 
@@ -30,6 +30,7 @@ def mail() -> None:
 def copy_command(
     address: Annotated[str, typer.Argument(help="The mailbox here.")],
     host: Annotated[str, typer.Option("--from", help="The other host's IMAP server.")],
+    port: Annotated[int, typer.Option(help="Its port, where it is another one.")] = 993,
     user: Annotated[str, typer.Option(help="The login there, where it is another one.")] = "",
     to: Annotated[str, typer.Option(help="Our IMAP server; without, that of the inventory.")] = "",
     passwords: Annotated[
@@ -40,9 +41,11 @@ def copy_command(
     as_json: JsonOption = False,
 ) -> None:
     """Copy a mailbox from another host, and compare both. Run again, it goes on, and copies nothing twice."""
+    from infini.mail.copy import Account, copy_mailbox
+
     login = user or address
     there, here = _read(passwords) if passwords else _asked(f"{login} at {host}", f"{address} here")
-    source = Account(host, login, there)
+    source = Account(host, login, there, port)
     target = Account(to, address, here) if to else _ours(Inventory(inventory), address, here)
     result = copy_mailbox(source, target, STATE / "mail" / f"{address.replace('/', '_')}.jsonl", _tell)
     for folder, about in result.folders.items():
