@@ -19,7 +19,7 @@ import pytest
 from mail_clients import message
 from test_mail import STRANGER, Platform
 
-MESSAGES, SENDERS, PATIENCE = 1000, 16, 300
+MESSAGES, SENDERS, PATIENCE = 1000, 48, 300
 PAUSE = 10
 """Seconds between two killings: Rspamd reads its rules for half of them before it takes mail again."""
 # As `pkill` knows them; Postfix's own are named by their programs, Dovecot's by their master.
