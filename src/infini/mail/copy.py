@@ -304,7 +304,7 @@ class Copy:
             generation = there.select_folder(name, readonly=True)[b"UIDVALIDITY"]
             here.select_folder(ours, readonly=True)
             known = self.journal.known.get((name, generation), {})
-            about = there.fetch("1:*", ["INTERNALDATE", "RFC822.SIZE"]) if there.search() else {}
+            about = _about(there, there.search(), "INTERNALDATE")
             mine = Counter((_digest(one[b"BODY[]"]), _moment(one)) for _uid, one in _fetched(here, here.search()))
             digests, missing = [], []
             for uid, one in sorted(about.items()):
@@ -333,13 +333,19 @@ def _namespace(client: IMAPClient) -> tuple[str, str]:
 
 def _fetched(client: IMAPClient, uids: list[int], at_once: int = AT_ONCE) -> Iterator[tuple[int, dict[bytes, Any]]]:
     """Yield messages whole, some at once, as many as fit into memory; what was deleted meanwhile is not there."""
-    wanted = set(uids)
-    every = client.fetch("1:*", ["RFC822.SIZE"]) if wanted else {}
-    sizes = {uid: one[b"RFC822.SIZE"] for uid, one in every.items() if uid in wanted}
+    sizes = {uid: one[b"RFC822.SIZE"] for uid, one in _about(client, uids).items()}
     for some in _batches(sizes, at_once):
         for uid, message in sorted(client.fetch(some, ["BODY.PEEK[]", "FLAGS", "INTERNALDATE"]).items()):
             if b"BODY[]" in message:
                 yield uid, message
+
+
+def _about(client: IMAPClient, uids: list[int], *more: str) -> dict[int, dict[bytes, Any]]:
+    """Return the size of messages, and what else is asked for."""
+    found: dict[int, dict[bytes, Any]] = {}
+    for some in _batches(dict.fromkeys(uids, 0), 0):
+        found |= client.fetch(some, ["RFC822.SIZE", *more])
+    return found
 
 
 def _batches(sizes: Mapping[int, int], at_once: int) -> Iterator[list[int]]:
