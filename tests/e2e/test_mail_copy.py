@@ -195,7 +195,10 @@ def held(client):
     """Return content, date and flags of each message of each folder, as a library reads them that is not ours."""
     found = {}
     for folder in folders(client):
-        assert client.select(f'"{folder}"', readonly=True)[0] == "OK"
+        status, count = client.select(f'"{folder}"', readonly=True)
+        assert status == "OK"
+        if count[0] == b"0":
+            continue
         answers = client.fetch("1:*", "(INTERNALDATE FLAGS BODY.PEEK[])")[1]
         found[folder] = Counter()
         for one in answers:
@@ -203,7 +206,7 @@ def held(client):
                 flags = frozenset(imaplib.ParseFlags(one[0])) - {rb"\Recent"}
                 moment = imaplib.Internaldate2tuple(one[0])
                 found[folder][hashlib.sha256(one[1]).hexdigest(), time.mktime(moment), flags] += 1
-    return {folder: messages for folder, messages in found.items() if messages}
+    return found
 
 
 def our_name(folder):
