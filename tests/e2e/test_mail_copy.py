@@ -54,7 +54,7 @@ namespace inbox {{
   inbox = yes
   prefix = INBOX.
   separator = .
-  mailbox Envoy&AOk-s {{
+  mailbox Envoyés {{
     special_use = \\Sent
   }}
 }}
@@ -259,7 +259,7 @@ copy_mailbox(source, target, Path(journal))
 
 def test_a_copy_that_was_killed_goes_on_and_copies_nothing_twice(platform, foreign, target, tmp_path):
     journal = tmp_path / "journal"
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/tests/e2e:{os.environ.get('PYTHONPATH', '')}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/tests/e2e:{ROOT}/tests"}
     with Way(platform).open() as port:
         for lines in (300, 1500, 1501):
             line = [sys.executable, "-c", COPY, str(port), str(foreign), str(journal)]
