@@ -79,7 +79,7 @@ def test_a_playbook_installs_what_its_own_roles_need(ask):
 
 def test_every_site_is_looked_at_by_the_watch(ask):
     answer = ask("watch_expectations", "anatole")
-    assert {probe["host"] for probe in answer["probes"]} == {"panel", "store", "web"}
+    assert {probe["host"] for probe in answer["probes"]} == {"lists", "panel", "store", "web"}
     sites = {probe["options"]["url"].split("/")[2] for probe in answer["probes"] if probe["kind"] == "page"}
     assert {"velo.test", "chorale.test", "jardin.test", "bourg.test"} <= sites
     assert answer["here"]["host"] == "anatole"
