@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 HOUR, DAY = 3600.0, 86400.0
+MUCH = 10
+"""Recipients within a minute, after which an account's mail takes the lane for much."""
 KEPT = 6 * DAY
 """How long a message is remembered: longer than Postfix keeps one in its queue."""
 PASS, REFUSE, HOLD, SETTLED = "pass", "refuse", "hold", "settled"
@@ -56,6 +58,7 @@ class Settings:
     networks: Sequence[str] = ()  # others that may send without a password
     patience: int = 3  # how many budgets of an hour may be refused within an hour, before the account is frozen
     stretch: int = 1  # how many budgets are let through: more than one where another host counts after us
+    bulk: str = ""  # transport and next hop of who sends much at once, so that the others need not wait behind
     contacts: Mapping[str, str] = field(default_factory=dict)  # account -> the member's address
     techs: str = ""
     server: str = "127.0.0.1:25"  # takes our letters
@@ -91,6 +94,7 @@ def read_settings(said: Mapping[str, Any]) -> Settings:
         networks=said["networks"],
         patience=said["patience"],
         stretch=said["stretch"],
+        bulk=said["bulk"],
         contacts={one["account"]: one["contact"] for one in said["accounts"] if one.get("contact")},
         techs=said["techs"],
         server=said["server"],

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from . import mail_queue
-from .mail_budget import HOLD, HOUR, PASS, REFUSE, Ledger, Settings, message, problems, read_settings
+from .mail_budget import HOLD, HOUR, MUCH, PASS, REFUSE, Ledger, Settings, message, problems, read_settings
 
 CONFIG = Path("/etc/infini-mail-budget/config.json")
 STATE = Path("/var/lib/infini-mail-budget/ledger")
@@ -61,11 +61,13 @@ class Budgets:
         one = message(request, self.said)
         if one is None:
             return ANSWERS[PASS]
+        now = time.time()
         with self.lock:
-            verdict = self.ledger.judge(one, self.said, time.time())
+            verdict = self.ledger.judge(one, self.said, now)
+            much = verdict == PASS and self.said.bulk and self.ledger.sum(one.account, PASS, now - 60) > MUCH
         if verdict == HOLD:
             self.frozen.set()
-        return ANSWERS[verdict].format(account=one.account)
+        return f"FILTER {self.said.bulk}" if much else ANSWERS[verdict].format(account=one.account)
 
     def write_letters(self) -> None:
         """Tell of each frozen account once, as soon as a mail server takes the letter."""

@@ -31,6 +31,7 @@ SAID = {
     "networks": ["192.0.2.0/24", "[2001:db8::]/64", "127.0.0.0/8"],
     "patience": 1,
     "stretch": 1,
+    "bulk": "",
     "server": "127.0.0.1:25",
 }
 SETTINGS = read_settings(SAID)
@@ -224,6 +225,17 @@ def test_postfix_is_answered(daemon):
     assert answers[:2] == ["action=DUNNO"] * 2
     assert [one[:17] for one in answers[2:]] == ["action=451 4.7.1 "] * 2 + ["action=HOLD outgo"]
     assert ask(path, 1, client_address="198.51.100.1", sender="ada@velo.test") == ["action=DUNNO"]
+
+
+def test_who_sends_much_at_once_takes_a_lane_of_its_own(ledger, monkeypatch):
+    said = settings(bulk="bulk:[mx.infini.test]:25", default={"hour": 100, "day": 100})
+    budgets, clock = command.Budgets(ledger, said), [1000.0]
+    monkeypatch.setattr(command.time, "time", lambda: clock[0])
+    velo, other = ({"sasl_username": f"a@{name}.test", "recipient_count": "4"} for name in ("velo", "other"))
+    assert [budgets.answer(velo) for _ in range(4)] == ["DUNNO"] * 2 + ["FILTER bulk:[mx.infini.test]:25"] * 2
+    assert budgets.answer(other) == "DUNNO"
+    clock[0] += 61
+    assert budgets.answer(velo) == "DUNNO"
 
 
 def test_who_cannot_count_answers_nothing(daemon, capsys):
