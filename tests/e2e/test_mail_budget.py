@@ -320,3 +320,15 @@ def test_the_techs_are_told_and_verify_is_red(bench):
     )
     assert done.returncode == 1
     assert "./infini mail thaw chorale" in done.stdout.splitlines()[-1]
+
+
+def test_sites_send_while_the_mail_server_is_away(bench, outside, sites, visit):
+    run = f"away{unique()}"
+    bench.run("systemctl stop postfix@-.service")
+    try:
+        assert by_php(visit, sites["velo"], run, 5) == 5
+        assert bench.waiting("velo") == 5
+    finally:
+        bench.run("systemctl start postfix@-.service")
+    bench.on(bench.hosts[-1], "postqueue -f")
+    assert wait_for(outside, run, 5, 60) == 5
