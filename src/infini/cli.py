@@ -20,6 +20,7 @@ from infini.answers import CheckOption, InventoryOption, JsonOption, end, say
 from infini.backups import cli as backups
 from infini.domains.cli import domains_app
 from infini.errors import InfiniError
+from infini.mail import mail_app
 from infini.phrase import said
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app.add_typer(staging_app, name="staging")
 php_app = typer.Typer(help="Versions of PHP that live in their own release's tree.", no_args_is_help=True)
 app.add_typer(php_app, name="php")
 app.add_typer(domains_app, name="domains")
+app.add_typer(mail_app, name="mail")
 backups.register(app)
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Install what this machine lacks without asking.")]
