@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from hosting.sympa import identity
+from hosting.sympa_config import one_line
 
 
 class FilterModule:
@@ -12,4 +13,7 @@ class FilterModule:
 
     def filters(self):
         """Return them by name."""
-        return {"sympa_addresses": lambda lists: [identity(one) for one in lists]}
+        return {
+            "sympa_addresses": lambda lists: [identity(one) for one in lists],
+            "sympa_line": lambda value: one_line(value, ","),
+        }

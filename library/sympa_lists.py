@@ -202,7 +202,8 @@ def main():
         sympa.refuse_impossible_lists(wanted, options["robots"], options["taken"])
         sympa.refuse_unknown_topics(wanted, door.folders.topics())
         found = door.read()
-        sympa_plan.refuse_takeovers(wanted, found, options["confirm_takeovers"])
+        people = sympa_door.with_people_kept(door.folders, found)
+        sympa_plan.refuse_takeovers(wanted, people, options["confirm_takeovers"])
         closing, opening = sympa_plan.turns(wanted, found, options["confirm_closings"])
         turned = door.turn(found, closing, opening)
         plan = sympa_plan.plan_lists(wanted, turned, now, options["listmaster"])
@@ -212,7 +213,8 @@ def main():
             if plan.changed:
                 door.write(plan, now)
             if stale:
-                door.folders.write_map(door.map, addresses)
+                # Read again: meanwhile people may have made lists on Sympa's pages.
+                door.folders.write_map(door.map, sympa_door.all_addresses(door.folders, door.folders.lists()))
     except (sympa.SympaError, UnsafePlanError) as error:
         module.fail_json(msg=str(error))
     changes = sympa_plan.ListPlan(found, {**{name: turned[name] for name in (*closing, *opening)}, **plan.after})

@@ -40,6 +40,11 @@ options:
     type: list
     elements: str
     default: []
+  used:
+    description: Robots that declared lists are on; none of them may be missing.
+    type: list
+    elements: str
+    default: []
   confirm_closings:
     description: Robots that may lose their addresses although they are many at once.
     type: list
@@ -104,6 +109,7 @@ def main():
             "robots": {"type": "list", "elements": "dict", "required": True, "options": ROBOT},
             "url": {"type": "str", "default": "https://{robot}/sympa"},
             "taken": names,
+            "used": names,
             "confirm_closings": names,
             "host": {"type": "str", "default": ""},
             "spf": {"type": "str", "default": "v=spf1 mx ~all"},
@@ -119,7 +125,7 @@ def main():
     options, started = module.params, time.monotonic()
     folders = sympa_door.Folders(options["etc"], options["home"], options["owner"])
     try:
-        sympa.refuse_impossible_robots(options["robots"], options["taken"])
+        sympa.refuse_impossible_robots(options["robots"], options["taken"], options["used"])
         plan = sympa_plan.plan_robots(
             [sympa_keys.with_keys(robot, folders.keys) for robot in options["robots"]],
             folders.robots(),

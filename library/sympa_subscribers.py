@@ -31,6 +31,11 @@ options:
     type: list
     elements: str
     default: []
+  closed:
+    description: Addresses of those that are closed; their lines wait until they are open again.
+    type: list
+    elements: str
+    default: []
   confirm_removals:
     description: Addresses of lists that may lose subscribers although they are many at once.
     type: list
@@ -66,11 +71,14 @@ removed: {description: How many were taken off now., type: int, returned: always
 left: {description: "How many the file names who left by themselves.", type: int, returned: always}
 subscriptions: {description: How many lines the file has that can be followed., type: int, returned: always}
 seconds: {description: How long it took on the host., type: float, returned: always}
-faults: {description: Lines that cannot be followed., type: list, elements: str, returned: always}
+mib: {description: "How much memory it took at most, in MiB.", type: int, returned: "when the file was read"}
+emptied: {description: Lists that lost all at once whom the file names., type: list, elements: str, returned: success}
+faults: {description: The first of the lines that cannot be followed., type: list, elements: str, returned: always}
 """
 
 import hashlib
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -85,7 +93,7 @@ NOTHING = {"added": 0, "mended": 0, "removed": 0}
 def parse(options):
     """Read the file."""
     try:
-        with Path(options["src"]).open(encoding="utf-8", newline="\n") as lines:
+        with Path(options["src"]).open(encoding="utf-8-sig", newline="\n") as lines:
             return thinking.parse(lines, options["lists"])
     except (UnicodeDecodeError, thinking.FileError) as error:
         why = "it is not UTF-8: write it again in UTF-8" if isinstance(error, UnicodeDecodeError) else error
@@ -98,15 +106,16 @@ class Memory:
     def __init__(self, options):
         self.path = Path(options["known"])
         self.settled = self.path.with_name("settled.json")
-        sums = hashlib.sha256(repr((options["lists"], sorted(options["managed"]))).encode())
+        sums = hashlib.sha256(repr((options["lists"], sorted(options["managed"]), options["closed"])).encode())
         sums.update(Path(options["src"]).read_bytes())
         self.sums = sums.hexdigest()
 
     def answer(self, database):
         """Return the last run's answer where nothing has changed since, neither in the file nor in the database."""
-        if not self.settled.exists():
+        try:
+            last = json.loads(self.settled.read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
             return None
-        last = json.loads(self.settled.read_text("utf-8"))
         same = last["sums"] == self.sums and last["prints"] == fingerprints(database, last["columns"])
         return last["answer"] if same else None
 
@@ -125,7 +134,7 @@ def plans(options, wanted, meant, database, known):
     """Return what changes, how many subscribers the lists have that change, and all fingerprints."""
     prints = fingerprints(database, wanted.compared)
     todo = {}
-    differing = thinking.differing(wanted, options["managed"], meant, prints, known)
+    differing = thinking.differing(wanted, options["managed"], meant, prints, known, options["closed"])
     found = dict(sympa_door.read_subscribers(database, differing)) if differing else {}
     for address in differing:
         todo[address] = thinking.plan_list(
@@ -156,6 +165,7 @@ def main():
             "src": {"type": "path", "required": True},
             "lists": {**names, "required": True},
             "managed": {**names, "default": []},
+            "closed": {**names, "default": []},
             "confirm_removals": {**names, "default": []},
             "known": {"type": "path", "default": "/var/lib/infini-sympa/known.json"},
             "database": {"type": "str", "default": "sympa"},
@@ -167,8 +177,12 @@ def main():
     options, started = module.params, time.monotonic()
     options["managed"] = frozenset(options["managed"])
     database = sympa_door.Database(options["database"])
-    if module.check_mode and not Path(options["src"]).exists():
-        module.exit_json(changed=True, **NOTHING, subscriptions=0, left=0, faults=[], seconds=0.0)
+    if module.check_mode and not Path(options["home"]).is_dir():  # no Sympa yet
+        module.exit_json(changed=True, **NOTHING, subscriptions=0, left=0, emptied=[], faults=[], seconds=0.0)
+    if not Path(options["src"]).is_file():
+        module.fail_json(msg=f"the file of subscribers {options['src']} is not there: write it first")
+    if not module.check_mode:
+        sympa_door.remove_lines()
     try:
         memory = Memory(options)
         settled = memory.answer(database)
@@ -183,15 +197,20 @@ def main():
         answer = {
             "left": sum(len(one.left) for one in todo.values()),
             "subscriptions": sum(map(len, wanted.lists.values())),
-            "faults": wanted.faults,
+            "faults": wanted.faults[: sympa.MANY],
         }
+        emptied = answer["emptied"] = thinking.emptied(todo, counts)
+        if emptied:
+            module.warn(
+                f"{len(emptied)} lists have nobody left of those whom the file named before, {emptied[0]} the first of "
+                "them: if they did not all unsubscribe, the database was lost. Restore it, or delete "
+                f"{memory.path} to have the file fill them again"
+            )
         if not module.check_mode:
             prints = write(options, database, wanted, meant, changes) if changes else prints
-            sympa_door.save_known(memory.path, thinking.known_after(wanted, known, options["lists"]))
-            if not wanted.faults:
+            sympa_door.save_known(memory.path, thinking.known_after(wanted, known, options["lists"], options["closed"]))
+            if not (wanted.faults or emptied):
                 memory.keep(wanted.compared, prints, answer)
-    except FileNotFoundError:
-        module.fail_json(msg=f"the file of subscribers {options['src']} is not there: write it first")
     except (sympa.SympaError, UnsafePlanError) as error:
         module.fail_json(msg=str(error))
     result = {
@@ -201,10 +220,11 @@ def main():
         "removed": sum(len(one.remove) for one in todo.values()),
         **answer,
         "seconds": round(time.monotonic() - started, 2),
+        "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "diff": {"before": "", "after": "".join(f"{address}: {one.words()}\n" for address, one in changes.items())},
     }
     if wanted.faults:
-        first = "\n".join(wanted.faults[: sympa.MANY])
+        first = "\n".join(answer["faults"])
         module.fail_json(
             msg=f"lines of {options['src']} that cannot be followed: {len(wanted.faults)}; "
             f"all others are in force:\n{first}",

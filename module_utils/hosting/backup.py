@@ -325,7 +325,7 @@ def resolve(patterns: Collection[str], there: Collection[str]) -> tuple[list[str
 
 
 def prepare(settings: Settings, service: Service) -> dict[str, Any]:
-    """Do what the service wants before the copy, dump its databases, count, and write the manifest."""
+    """Do what the service wants before the copy, then dump its databases and count while the manifest is written."""
     finish(service)
     shutil.rmtree(service.folder, ignore_errors=True)
     service.dumps.mkdir(parents=True, mode=0o700)
@@ -337,22 +337,28 @@ def prepare(settings: Settings, service: Service) -> dict[str, Any]:
     absent = [path for path in service.sources if not os.path.lexists(path)]
     if absent:
         raise BackupError("source_absent", paths=absent)
-    databases, gone = dump_databases(service)
     canary = {"made": int(time.time()), "word": secrets.token_hex(16)}
     write_json(service.folder / "canary", canary)
-    more = {
-        "paths": list(service.paths),
-        "reference": list(service.reference),
-        "passing": passing,  # made for the copy only
-        "databases": databases,
-        "databases_gone": gone,
-        "counts": count(service),
-        "canary": canary,
-    }
-    cache = str(WORK / f"{service.service}.cache")
-    left_out = matching(settings.exclude)
+
+    def beside_the_walk() -> dict[str, Any]:
+        databases, gone = dump_databases(service)
+        return {
+            "paths": list(service.paths),
+            "reference": list(service.reference),
+            "passing": passing,  # made for the copy only
+            "databases": databases,
+            "databases_gone": gone,
+            "counts": count(service),
+            "canary": canary,
+        }
+
     return manifest.make(
-        str(service.folder), service.service, service.sources, cache=cache, left_out=left_out, more=more
+        str(service.folder),
+        service.service,
+        service.sources,
+        cache=str(WORK / f"{service.service}.cache"),
+        left_out=matching(settings.exclude),
+        meanwhile=beside_the_walk,
     )
 
 

@@ -19,6 +19,8 @@ Entry = Mapping[str, Any]
 
 KINDS = {"domains": "name", "mailboxes": "address", "aliases": "address", "catch_alls": "domain"}
 """The lists of a declaration, and the key by which an entry of each is known."""
+ROLES = ("abuse", "postmaster")
+"""Addresses that every domain must have (RFC 2142); they lead to our own postmaster unless somebody declares them."""
 MOST_TARGETS = 1000
 """Postfix defers what an alias would send to more (virtual_alias_expansion_limit)."""
 
@@ -68,7 +70,7 @@ def declared(said: Mapping[str, Sequence[Entry]], default_quota: str = "0") -> M
             entry["address"]: Mailbox(
                 address=entry["address"],
                 password=strong_hash(entry.get("password_hash") or ""),
-                quota=quota_bytes(_or(entry.get("quota"), default_quota)),
+                quota=quota_bytes(str(_or(entry.get("quota"), default_quota))),
                 enabled=_or(entry.get("enabled"), True),
             )
             for entry in said["mailboxes"]
@@ -78,14 +80,15 @@ def declared(said: Mapping[str, Sequence[Entry]], default_quota: str = "0") -> M
     )
 
 
-def problems(said: Mapping[str, Any], postmaster: str = "") -> list[str]:
+def problems(said: Mapping[str, Any], postmaster: str = "", default_quota: str = "0") -> list[str]:
     """Return one sentence for each thing that cannot work; the postmaster gets what every domain must take."""
     shapes = list(_shapes(said))
     if shapes:
         return shapes
     domains = [entry["name"] for entry in said["domains"]]
-    known = Known(said)
+    known = Known(said, postmaster)
     found = [
+        *_quota("Mail", default_quota),
         *_doubles(said),
         *_domains(domains),
         *_postmaster(postmaster, known),
@@ -96,9 +99,9 @@ def problems(said: Mapping[str, Any], postmaster: str = "") -> list[str]:
     return found or list(_circles(known))
 
 
-def notices(said: Mapping[str, Sequence[Entry]]) -> list[str]:
+def notices(said: Mapping[str, Sequence[Entry]], postmaster: str = "") -> list[str]:
     """Return one sentence for each alias or catch-all that leads to an address of ours which does not exist."""
-    known = Known(said)
+    known = Known(said, postmaster)
     return [
         f"{what} leads to {target}, which does not exist on our domain {target.rpartition('@')[2]}: "
         "its mail comes back, unless a list has that address."
@@ -112,12 +115,16 @@ def notices(said: Mapping[str, Sequence[Entry]]) -> list[str]:
 
 
 class Known:
-    """A declaration, by address."""
+    """A declaration, by address; with a postmaster, the addresses that every domain has are aliases of it."""
 
-    def __init__(self, said: Mapping[str, Sequence[Entry]]) -> None:
+    def __init__(self, said: Mapping[str, Sequence[Entry]], postmaster: str = "") -> None:
         self.domains = {entry["name"] for entry in said["domains"]}
         self.mailboxes = {entry["address"] for entry in said["mailboxes"]}
-        self.aliases = {entry["address"]: _lowered(entry["to"]) for entry in said["aliases"]}
+        made = {f"{role}@{domain}" for domain in self.domains for role in ROLES if postmaster}
+        self.aliases = {
+            **dict.fromkeys(sorted(made - self.mailboxes - {postmaster}), (postmaster,)),
+            **{entry["address"]: _lowered(entry["to"]) for entry in said["aliases"]},
+        }
         self.catch_alls = {entry["domain"]: _lowered(entry["to"]) for entry in said["catch_alls"]}
 
     def is_ours(self, address: str) -> bool:
@@ -253,10 +260,9 @@ def _own_address(what: str, address: str, known: Known) -> Iterator[str]:
 
 
 def _mailbox(entry: Entry, known: Known) -> Iterator[str]:
-    address, quota = entry["address"], entry.get("quota")
+    address = entry["address"]
     yield from _own_address("a mailbox", address, known)
-    if quota is not None and not _QUOTA.fullmatch(str(quota)):
-        yield f"The mailbox {address} has the quota {quota}: write an amount such as 500M or 5G, 0 for no limit."
+    yield from _quota(f"The mailbox {address}", _or(entry.get("quota"), "0"))
     if not isinstance(_or(entry.get("enabled"), True), bool):
         yield f"The mailbox {address} has enabled: {entry['enabled']}: write true or false."
     try:
@@ -266,6 +272,11 @@ def _mailbox(entry: Entry, known: Known) -> Iterator[str]:
             f"The password_hash of the mailbox {address} {reason}: make one with `doveadm pw -s SHA512-CRYPT`, "
             "and keep it in the vault."
         )
+
+
+def _quota(what: str, quota: Any) -> Iterator[str]:
+    if not _QUOTA.fullmatch(str(quota)):
+        yield f"{what} has the quota {quota}: write an amount such as 500M or 5G, 0 for no limit."
 
 
 def _alias(entry: Entry, known: Known) -> Iterator[str]:

@@ -76,7 +76,7 @@ def answer(
 def _answer(
     asked: Mapping[str, Any], said: Mapping[str, Any], today: str, *, check_mode: bool, diff: bool, host: Host
 ) -> dict[str, Any]:
-    problems = model.problems(said, asked["postmaster"])
+    problems = model.problems(said, asked["postmaster"], asked["quota"])
     if problems:
         more = len(problems) - MOST_SENTENCES
         shown = [*problems[:MOST_SENTENCES], *([f"And {more} more like these."] if more > 0 else [])]
@@ -102,7 +102,7 @@ def _answer(
         "shut": plan.changed(thinking.UNDECLARED),
         "undeclared": plan.undeclared(),
         "keys": keyless,
-        "notices": model.notices(said),
+        "notices": model.notices(said, asked["postmaster"]),
         "files": [change["path"] for change in report["changes"]],
         "diff": _diffs(report, plan, host) if diff else [],
     }

@@ -14,12 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from .brake import refuse_mass_removal
-from .mail import Mail, Mailbox, without_extension
+from .mail import ROLES, Mail, Mailbox, without_extension
 
 OPEN, DISABLED, UNDECLARED = "open", "disabled", "undeclared"
 NO_PASSWORD = "{CRYPT}!"  # noqa: S105 (no password fits; an empty field would let everybody in)
-ROLES = ("abuse", "postmaster")
-"""Addresses that every domain must have (RFC 2142); they lead to our own postmaster unless somebody declares them."""
 MADE = {*ROLES, "root"}
 FORGED = "553 5.7.1 Log in to send as an address of this domain"
 ANSWERS = {

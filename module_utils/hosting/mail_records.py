@@ -40,8 +40,9 @@ def zone(keys: Mapping[str, str], policy: Policy, services: Services = SERVICES)
 def records(domain: str, key: str, policy: Policy, services: Services = SERVICES) -> Iterator[str]:
     """Return the lines of one domain; names are whole, so that they can stand in any zone."""
     yield f"; {domain}"
+    # The host's own name, too: what is forwarded leaves under it, and `mx` in its SPF means an MX record only.
+    yield f"{domain}. 3600 MX 10 {policy.host}."
     if domain != policy.host:
-        yield f"{domain}. 3600 MX 10 {policy.host}."
         for service, port in services:
             yield f"_{service}._tcp.{domain}. 3600 SRV 0 1 {port} {policy.host}."
     for name, text in (

@@ -28,7 +28,7 @@ import stat
 import struct
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache as forever
 from typing import Any, NamedTuple
@@ -346,13 +346,13 @@ def make(
     cache: str | None = None,
     left_out: Collection[str] = (),
     sample: float = 0.01,
-    more: Mapping[str, Any] | None = None,
+    meanwhile: Callable[[], Mapping[str, Any]] = dict,
 ) -> dict[str, Any]:
     """Write the manifest of what stands under the sources into a folder, and return its header.
 
     `cache` is the file that remembers the hashes from one run to the next, `left_out` what the archive will not hold,
-    as patterns whose * and ? stay within a name, `sample` the share of unchanged files to read all the same, `more`
-    what else the header says (databases, counts, canary).
+    as patterns whose * and ? stay within a name, `sample` the share of unchanged files to read all the same.
+    `meanwhile` runs beside the walk and returns what else the header says (databases, counts, canary).
     """
     began = time.monotonic()
     away = LeftOut(left_out)
@@ -360,6 +360,7 @@ def make(
     digest = hashlib.sha256()
     lines = 0
     with contextlib.ExitStack() as stack:
+        more = stack.enter_context(ThreadPoolExecutor(1)).submit(meanwhile)
         scan = _Scan(_read_cache(cache), sample, stack.enter_context(ThreadPoolExecutor(_THREADS)))
         entries = stack.enter_context(_replacing(os.path.join(folder, ENTRIES)))
         remembered = stack.enter_context(_replacing(cache)) if cache else None
@@ -387,7 +388,7 @@ def make(
         "unreadable": sorted(scan.unreadable),
         "rotten": sorted(scan.rotten),
         "left_out": sorted(left_out),
-        **(more or {}),
+        **more.result(),
     }
     with _replacing(os.path.join(folder, HEADER)) as file:
         file.write(json.dumps(header, indent=1).encode())

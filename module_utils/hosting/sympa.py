@@ -20,6 +20,8 @@ _ADDRESS = re.compile(
     r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*@([a-z0-9_-]+\.)+[a-z0-9-]+", re.ASCII
 )
 
+_PARAMETER = re.compile(r"[a-z][a-z0-9_.]*", re.ASCII)
+
 BOUNCES = "owner"
 SUFFIXES = ("request", "editor", BOUNCES, "subscribe", "unsubscribe")
 """What Sympa puts behind a list's name for its further addresses; errors come back at the one in BOUNCES."""
@@ -69,6 +71,10 @@ BOOKKEEPING = {"creation", "update", "serial", "latest_instantiation", "family_n
 FIELDS = {"subject": "subject", "status": "status", "owner": "owners", "editor": "moderators", "topics": "topics"}
 
 
+GROUPS = {"dkim": ("selector", "key_file"), "arc": ("selector", "key_file"), "dmarc": ("mode",)}
+"""What a robot says of signing, sealing and replaced senders, and the fields that each must have."""
+
+
 class SympaError(Exception):
     """What is declared cannot be; the message is one sentence a fault, each with what mends it."""
 
@@ -96,6 +102,11 @@ def is_text(value: object) -> bool:
     return isinstance(value, (str, int)) and bool(str(value).strip()) and str(value).isprintable()
 
 
+def is_kept(text: str) -> bool:
+    """Tell whether Sympa's tables keep all letters of a text: they have none beyond the first 65,536."""
+    return text.isascii() or max(text) <= "\uffff"
+
+
 def identity(entry: Mapping[str, Any]) -> str:
     """Return a list's address, by which it is known everywhere."""
     return f"{entry['name']}@{entry['robot']}"
@@ -111,9 +122,19 @@ def robot_addresses(robot: str) -> list[str]:
     return [f"{name}@{robot}" for name in ROBOT_NAMES]
 
 
-def refuse_impossible_robots(robots: Sequence[Mapping[str, Any]], taken: Collection[str] = ()) -> None:
-    """Raise where robots are declared that Sympa cannot have; `taken` are addresses of others (aliases, mailboxes)."""
-    refuse(_robot_faults(robots, set(taken)))
+def refuse_impossible_robots(
+    robots: Sequence[Mapping[str, Any]], taken: Collection[str] = (), used: Collection[str] = ()
+) -> None:
+    """Raise where robots are declared that Sympa cannot have, or one is not that declared lists are on (`used`).
+
+    `taken` are addresses of others (aliases, mailboxes).
+    """
+    names = {robot["name"] for robot in robots}
+    homeless = (
+        f"lists are declared on robot {name}, which is not: declare the robot, or take its lists away, too"
+        for name in sorted(set(used) - names)
+    )
+    refuse([*homeless, *_robot_faults(robots, set(taken))])
 
 
 def _robot_faults(robots: Sequence[Mapping[str, Any]], taken: set[str]) -> Iterable[str]:
@@ -128,9 +149,20 @@ def _robot_faults(robots: Sequence[Mapping[str, Any]], taken: set[str]) -> Itera
             yield f"robot {name} has no listmaster: name at least one in listmasters"
         yield from _address_faults(f"robot {name}", "listmaster", robot.get("listmasters") or ())
         yield from _line_faults(f"robot {name}", robot, "title", "language", "url")
+        for group, needed in GROUPS.items():
+            yield from _group_faults(f"robot {name}", group, robot.get(group) or {}, needed)
         yield from _settings_faults(f"robot {name}", robot.get("settings") or {}, {}, nested=False)
         for address in sorted(taken & set(robot_addresses(name))):
             yield f"{address} is an alias or a mailbox, and Sympa's own on robot {name}: take the alias away"
+
+
+def _group_faults(what: str, group: str, fields: Mapping[str, Any], needed: Collection[str]) -> Iterable[str]:
+    for field in needed if fields else ():
+        if not fields.get(field):
+            yield f"{what} has {group} without {field}: say it, or leave {group} out"
+    for field, value in fields.items():
+        if value and not _is_value(value, nested=False):
+            yield f"the {field} of {group} of {what} is not text on one line: correct it"
 
 
 def refuse_impossible_lists(
@@ -179,6 +211,8 @@ def _people_faults(what: str, entry: Mapping[str, Any]) -> Iterable[str]:
             yield f"{what} has itself ({own}) as {role}: name a person"
         for person in people:
             yield from _line_faults(f"{person['email']} of {what}", person, "name", "info")
+            if not all(map(is_kept, (person.get("name") or "", person.get("info") or ""))):
+                yield f"{person['email']} of {what} has letters in name or info that Sympa cannot keep: leave them out"
 
 
 def _parameter_faults(what: str, entry: Mapping[str, Any]) -> Iterable[str]:
@@ -225,13 +259,14 @@ def _settings_faults(
             yield f"{what} sets {name} in settings: use its field {fields[name]}"
         elif name in BOOKKEEPING:
             yield f"{what} sets {name}, which Sympa writes itself: leave it out"
-        elif not re.fullmatch(r"[a-z][a-z0-9_.]*", name) or not _is_value(value, nested):
+        elif not _PARAMETER.fullmatch(name) or not _is_value(value, nested):
             yield f"the setting {name} of {what} is no parameter of Sympa's: a name, and text on one line"
 
 
 def _is_value(value: object, nested: bool) -> bool:
     if isinstance(value, Mapping):
-        return nested and bool(value) and all(is_text(one) for one in value.values())
+        named = all(isinstance(key, str) and _PARAMETER.fullmatch(key) for key in value)
+        return nested and bool(value) and named and all(is_text(one) for one in value.values())
     if isinstance(value, (list, tuple)):
         return bool(value) and all(_is_value(one, nested) and not isinstance(one, (list, tuple)) for one in value)
     return is_text(value)

@@ -17,11 +17,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from .sympa import SympaError
-from .sympa_door import USER, Database, Folders, read_lists, read_subscribers, sympa, write_all_addresses
+from .sympa_door import (
+    USER,
+    Database,
+    Folders,
+    read_lists,
+    read_subscribers,
+    sympa,
+    with_people_kept,
+    write_all_addresses,
+)
 from .sympa_export import export_list, export_robot, export_subscribers
 from .sympa_plan import OPEN
 
@@ -38,8 +46,9 @@ def export(folder: Path) -> dict[str, int]:
     """Write down robots, lists and subscribers as data; return how many there are."""
     folders, database = Folders(ETC, HOME), Database(DATABASE)
     lists = {
-        address: one if one.status == OPEN else replace(one, admins=folders.people_kept(address))
-        for address, one in read_lists(folders, database).items()
+        address: one
+        for address, one in with_people_kept(folders, read_lists(folders, database)).items()
+        if one.shut or one.status == OPEN  # what waits for a listmaster's word is no list yet
     }
     robots = folders.robots()
     data = {
@@ -61,6 +70,22 @@ def take_over(folder: Path) -> dict[str, int]:
     """Take a whole Sympa from its folders and a dump of its database; return how many things there are then."""
     _refuse(folder)
     subprocess.run(["systemctl", "stop", *DAEMONS], check=True)
+    try:
+        _lay(folder)
+    except (SympaError, OSError) as error:
+        raise SympaError(
+            f"{error}. Only a part of that Sympa is here, so its daemons stay stopped and mail waits: empty database "
+            f"{DATABASE} and take its robots and lists out of {ETC}, {HOME} and {ARCHIVES}, then import again"
+        ) from None
+    subprocess.run(["systemctl", "start", *DAEMONS], check=True)
+    database = Database(DATABASE)
+    return {
+        "lists": int(next(database.ask("SELECT COUNT(*) FROM list_table"))[0]),
+        "subscriptions": int(next(database.ask("SELECT COUNT(*) FROM subscriber_table"))[0]),
+    }
+
+
+def _lay(folder: Path) -> None:
     with (folder / "sympa.sql").open("rb") as dump:
         _run(["mariadb", "--protocol=socket", "--user=root", DATABASE], stdin=dump)
     for path in sorted((folder / "etc").glob("*/robot.conf")):
@@ -71,12 +96,6 @@ def take_over(folder: Path) -> dict[str, int]:
     sympa("upgrade")  # its tables may be those of an older Sympa
     sympa("sync_list_db")
     write_all_addresses(Folders(ETC, HOME), Path(ETC, "postfix"))
-    subprocess.run(["systemctl", "start", *DAEMONS], check=True)
-    database = Database(DATABASE)
-    return {
-        "lists": int(next(database.ask("SELECT COUNT(*) FROM list_table"))[0]),
-        "subscriptions": int(next(database.ask("SELECT COUNT(*) FROM subscriber_table"))[0]),
-    }
 
 
 def _refuse(folder: Path) -> None:
@@ -89,11 +108,11 @@ def _refuse(folder: Path) -> None:
     count = next(Database(DATABASE).ask("SELECT COUNT(*) FROM list_table"))[0]
     if count != "0":
         raise RefusedError(f"{count} lists are here already: a Sympa is taken over by an empty one only")
-    there = [
-        str(place)
-        for path in folder.glob("list_data/*/*")
-        if (place := Path(HOME, path.parent.name, path.name)).exists()
+    places = [
+        *(Path(HOME, path.parent.name, path.name) for path in folder.glob("list_data/*/*")),
+        *(Path(ETC, path.parent.name, path.name) for path in folder.glob("etc/*/robot.conf")),
     ]
+    there = [str(place) for place in sorted(places) if place.exists()]
     if there:
         raise RefusedError(f"{there[0]} is here already: a Sympa is taken over by an empty one only")
 

@@ -56,6 +56,12 @@ class Config:
         return "\n\n".join(blocks) + "\n"
 
 
+def pair(line: str) -> tuple[str, str]:
+    """Part a line into its parameter and its value: by hand, tabs are as good as spaces."""
+    name, *rest = line.split(None, 1) or [""]
+    return name, "".join(rest).strip()
+
+
 def parse(text: str) -> Config:
     """Read a list's file as Sympa does."""
     values: dict[str, list[Value]] = {}
@@ -63,7 +69,7 @@ def parse(text: str) -> Config:
     owned: tuple[str, ...] | None = None
     for block in re.split(r"\n[ \t]*(?=\n)", text):
         lines = []
-        for line in filter(str.strip, block.splitlines()):
+        for line in filter(str.strip, block.split("\n")):
             if line.startswith(MARK):
                 owned = tuple(line[len(MARK) :].split())
             elif line.lstrip().startswith("#"):
@@ -71,9 +77,8 @@ def parse(text: str) -> Config:
             else:
                 lines.append(line.strip())
         if lines:
-            name, _, rest = lines[0].partition(" ")
-            pairs = (line.partition(" ") for line in lines[1:])
-            value = rest.strip() if rest or not lines[1:] else {key: tail.strip() for key, _, tail in pairs}
+            name, rest = pair(lines[0])
+            value = rest if rest or not lines[1:] else dict(map(pair, lines[1:]))
             values.setdefault(name, []).append(value)
     return Config(values, owned, tuple(comments))
 
@@ -108,7 +113,7 @@ def render_robot(entry: Mapping[str, Any], url: str) -> str:
         "listmaster": ",".join(entry["listmasters"]),
         "lang": entry.get("language") or "fr",
         **_signing(entry),
-        **{name: _line(value, ",") for name, value in (entry.get("settings") or {}).items()},
+        **{name: one_line(value, ",") for name, value in (entry.get("settings") or {}).items()},
     }
     return f"{MARK} declared\n" + "".join(f"{name} {value}\n" for name, value in lines.items())
 
@@ -140,17 +145,20 @@ def _signing(entry: Mapping[str, Any]) -> dict[str, str]:
 
 def _values(name: str, value: Any) -> list[Value]:
     if isinstance(value, Mapping):
-        return [{key: _line(one) for key, one in value.items()}]
+        return [{key: one_line(one) for key, one in value.items()}]
     if isinstance(value, (list, tuple)):
-        return [_line(value, ",")] if name in _ON_ONE_LINE else [one for each in value for one in _values(name, each)]
-    return [_line(value).replace(",", "_") if name in _SCENARIOS else _line(value)]
+        if name in _ON_ONE_LINE:
+            return [one_line(value, ",")]
+        return [one for each in value for one in _values(name, each)]
+    return [one_line(value).replace(",", "_") if name in _SCENARIOS else one_line(value)]
 
 
-def _line(value: Any, between: str = " ") -> str:
+def one_line(value: Any, between: str = " ") -> str:
+    """Write a value as it stands behind its parameter."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, (list, tuple)):
-        return between.join(_line(one) for one in value)
+        return between.join(one_line(one) for one in value)
     return " ".join(str(value).split())
 
 

@@ -16,10 +16,14 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property
+from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
+from shutil import chown, rmtree
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from . import sympa_keys
 from .sympa import SympaError, canonical
@@ -29,8 +33,30 @@ from .sympa_subscribers import ListPlan, Subscriber
 
 USER = "sympa"
 _ESCAPES = {"\\n": "\n", "\\t": "\t", "\\0": "\0", "\\\\": "\\"}
+LINES = Path("/var/cache/infini-sympa-lines")
+"""Where the server finds the lines that it loads."""
 _ROWS = 2000
 """Lines in one INSERT: far below what the server takes in one packet."""
+_USER = ("email_user", "gecos_user")
+
+
+class Load(NamedTuple):
+    """Lines for a table, as LOAD DATA takes them: far faster than words of SQL. Those that are there already stay."""
+
+    table: str
+    columns: Sequence[str]
+    lines: Iterable[str]
+
+    def statement(self, path: Path) -> str:
+        """Write the lines where the server reads them, and return what has it do so."""
+        try:
+            with path.open("w", encoding="utf-8", newline="\n") as stream:
+                stream.writelines(self.lines)
+        except OSError as error:
+            raise SympaError(f"{path} cannot be written ({error.strerror}): nothing was changed; make room") from None
+        path.chmod(0o644)  # the server wants that; the folder is its alone
+        names = ", ".join(self.columns)
+        return f"LOAD DATA INFILE '{path}' IGNORE INTO TABLE {self.table} CHARACTER SET utf8mb4 ({names})"
 
 
 class Database:
@@ -51,34 +77,57 @@ class Database:
                     cells = [re.sub(r"\\[nt0\\]", lambda found: _ESCAPES[found.group()], cell) for cell in cells]
                 yield cells
 
-    def write(self, statements: Iterable[str]) -> None:
+    def write(self, statements: Iterable[str | Load]) -> None:
         """Run the statements as one change: all of them, or none."""
         # Sympa talks to its tables in this mode, too.
-        with self._client(chain(["SET SESSION sql_mode = ''", "START TRANSACTION"], statements, ["COMMIT"])):
-            pass
+        begin = ("SET SESSION sql_mode = ''", "START TRANSACTION")
+        with _folder_of_the_server() as folder:
+            words = (
+                one.statement(folder / str(number)) if isinstance(one, Load) else one
+                for number, one in enumerate(statements)
+            )
+            with self._client(chain(begin, words, ["COMMIT"])):
+                pass
 
     @contextmanager
     def _client(self, statements: Iterable[str]) -> Iterator[IO[str]]:
         """Give the statements to the client one after the other, so that millions of rows are never held at once."""
         with TemporaryFile("w+", encoding="utf-8") as errors:
             try:
-                client = subprocess.Popen(
-                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
-                )
+                client = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
             except FileNotFoundError:
                 raise SympaError("MariaDB's client is not on this host: apply the role mariadb first") from None
             with client:
                 assert client.stdin is not None  # noqa: S101  both are pipes
                 assert client.stdout is not None  # noqa: S101
-                with suppress(BrokenPipeError), client.stdin as stream:
+                with suppress(BrokenPipeError), TextIOWrapper(client.stdin, "utf-8") as stream:
                     stream.writelines(f"{statement};\n" for statement in statements)
-                yield client.stdout
+                # The client writes \\n for a line's end within a name, but a carriage return as it is.
+                with TextIOWrapper(client.stdout, "utf-8", newline="\n") as answer:
+                    yield answer
             if client.returncode:
                 errors.seek(0)
                 words = errors.read().strip()
                 if re.match(r"ERROR 20\d\d ", words):
                     raise SympaError(f"MariaDB does not answer on this host ({words}): is the service started?")
                 raise SympaError(f"MariaDB refused Sympa's data: {words}")
+
+
+@contextmanager
+def _folder_of_the_server() -> Iterator[Path]:
+    """Make a folder for the server's eyes alone."""
+    remove_lines()
+    LINES.mkdir(mode=0o700)
+    try:
+        chown(LINES, "mysql")
+        yield LINES
+    finally:
+        remove_lines()
+
+
+def remove_lines() -> None:
+    """Remove the lines that a run has loaded, or that one which was killed has left."""
+    rmtree(LINES, ignore_errors=True)
 
 
 class Folders:
@@ -204,13 +253,18 @@ class Folders:
     def _give(self, path: Path, mode: int) -> None:
         path.chmod(mode)
         if self._owner:
-            account = pwd.getpwnam(self._owner)
-            os.chown(path, account.pw_uid, account.pw_gid)
+            os.chown(path, self._account.pw_uid, self._account.pw_gid)
+
+    @cached_property  # a thousand lists are as many questions
+    def _account(self) -> pwd.struct_passwd:
+        return pwd.getpwnam(self._owner)
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8", errors="surrogateescape")
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:  # an old list's, which was never converted
+        return path.read_text("cp1252", errors="replace")
     except FileNotFoundError:
         return ""
 
@@ -236,6 +290,14 @@ def sympa(*words: str) -> None:
     )
     if done.returncode:
         raise SympaError(f"sympa {' '.join(words)} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+
+
+def with_people_kept(folders: Folders, lists: Mapping[str, List]) -> dict[str, List]:
+    """Return the lists, closed ones with the people whom Sympa keeps beside them."""
+    return {
+        address: replace(one, admins=folders.people_kept(address)) if one.shut else one
+        for address, one in lists.items()
+    }
 
 
 def all_addresses(folders: Folders, lists: Mapping[str, List]) -> dict[str, str]:
@@ -343,7 +405,7 @@ def read_subscribers(
         yield address, them
 
 
-def subscriber_statements(plans: Mapping[str, ListPlan], now: int) -> Iterator[str]:
+def subscriber_statements(plans: Mapping[str, ListPlan], now: int) -> Iterator[str | Load]:
     """Return what changes the subscribers of lists, as Sympa keeps them; nobody is told by mail."""
     for address, plan in plans.items():
         where = "WHERE list_subscriber = {} AND robot_subscriber = {}".format(*map(_quote, address.split("@")))
@@ -359,16 +421,21 @@ def subscriber_statements(plans: Mapping[str, ListPlan], now: int) -> Iterator[s
     columns = tuple(f"{name}_subscriber" for name in ("list", "robot", "user", *told))
     # In the order of the table's key, which it takes much faster.
     rows = (row for address, plan in sorted(plans.items()) for row in _subscriber_rows(address, plan.add, now))
-    yield from _insert("subscriber_table", columns, rows)
+    yield Load("subscriber_table", columns, rows)
     names = {email: one.name for plan in plans.values() for email, one in plan.add.items()}
-    yield from _users(sorted(names.items()))
+    yield Load("user_table", _USER, (f"{email}\t{_cell(name)}\n" for email, name in sorted(names.items())))
 
 
 def _subscriber_rows(address: str, them: Mapping[str, Subscriber], now: int) -> Iterator[str]:
-    place = ",".join(map(_quote, address.split("@")))
+    place = address.replace("@", "\t")
     for email, (name, reception, visibility, date) in sorted(them.items()):
         date = date or now
-        yield f"({place},{_quote(email)},{_quote(name or None)},'{reception}','{visibility}',{date},{date},1,0)"
+        yield f"{place}\t{email}\t{_cell(name)}\t{reception}\t{visibility}\t{date}\t{date}\t1\t0\n"
+
+
+def _cell(name: str) -> str:
+    """Return a name, which has no tab and no line's end, as LOAD DATA reads it."""
+    return name.replace("\\", "\\\\") or "\\N"
 
 
 def load_known(path: Path) -> dict[str, frozenset[str]]:
@@ -377,6 +444,11 @@ def load_known(path: Path) -> dict[str, frozenset[str]]:
         return {address: frozenset(them.split()) for address, them in json.loads(path.read_text("utf-8")).items()}
     except FileNotFoundError:
         return {}
+    except ValueError:
+        raise SympaError(
+            f"{path} is damaged: bring it back from a backup (without it, those who have unsubscribed would be brought "
+            "back), or delete it if that is meant"
+        ) from None
 
 
 def save_known(path: Path, known: Mapping[str, frozenset[str]]) -> None:
@@ -391,13 +463,15 @@ def put_private(path: Path, text: str) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
+        stream.flush()
+        os.fsync(descriptor)
     draft.replace(path)
 
 
 def _users(people: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Return what makes people known who are not."""
     rows = (_row(email, name or None) for email, name in people)
-    yield from _insert("user_table", ("email_user", "gecos_user"), rows, ignore=True)
+    yield from _insert("user_table", _USER, rows, ignore=True)
 
 
 def _insert(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .sympa import BOOKKEEPING, CUSTOM, FIELDS, KINDS
-from .sympa_config import Config, Value, merge, wanted_values
+from .sympa_config import Config, Value, merge, pair, wanted_values
 from .sympa_plan import OPEN, Admin, List
 from .sympa_subscribers import COLUMNS, Subscriber
 
@@ -36,8 +36,8 @@ def export_robot(name: str, text: str) -> dict[str, Any]:
     """Return a robot's file as data."""
     found: dict[str, Any] = {"name": name, "listmasters": [], "settings": {}}
     for line in text.splitlines():
-        key, _, value = line.partition(" ")
-        key, value = _OLD_NAMES.get(key.strip(), key.strip()), value.strip()
+        key, value = pair(line)
+        key = _OLD_NAMES.get(key, key)
         if not key or key[0] in "#;":
             continue
         if key == "listmaster":

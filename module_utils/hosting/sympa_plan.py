@@ -108,6 +108,11 @@ class List:
         return self.config.line("status") or OPEN
 
     @property
+    def shut(self) -> bool:
+        """Whether the list is closed, its members and people kept in its folder."""
+        return self.status in _SHUT
+
+    @property
     def ours(self) -> bool:
         """Whether the list was declared."""
         return self.config.owned is not None
@@ -159,14 +164,14 @@ def turns(
 ) -> tuple[list[str], list[str]]:
     """Return the lists to close and those to open again, which Sympa itself does."""
     statuses = {identity(entry): entry.get("status") or OPEN for entry in wanted}
-    living = {address for address, one in found.items() if one.ours and one.status not in _SHUT}
+    living = {address for address, one in found.items() if one.ours and not one.shut}
     leaving = living - set(statuses)
     refuse_mass_removal(leaving, len(living), confirmed, "Sympa lists", "closed")
     shut = {address for address, status in statuses.items() if status in _SHUT and address in found}
     opened = {address for address, status in statuses.items() if status == OPEN and address in found}
     return (
-        sorted(leaving | {address for address in shut if found[address].status not in _SHUT}),
-        sorted(address for address in opened if found[address].status in _SHUT),
+        sorted(leaving | {address for address in shut if not found[address].shut}),
+        sorted(address for address in opened if found[address].shut),
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .brake import UnsafePlanError, allowance
-from .sympa import TEXT_LENGTH, SympaError, canonical, is_address
+from .sympa import TEXT_LENGTH, SympaError, canonical, is_address, is_kept
 
 COLUMNS = ("list", "email", "name", "reception", "visibility", "date")
 RECEPTIONS = {
@@ -60,6 +60,8 @@ class Wanted:
     faults: list[str] = field(default_factory=list)
     faulty: set[str] = field(default_factory=set)
     """Lists with such a line: nobody is taken off them."""
+    undeclared: set[str] = field(default_factory=set)
+    """Lists that are not declared and have lines: who was on them is not forgotten."""
 
     def prints(self) -> dict[str, list[int]]:
         """Return the fingerprint of each list as the file says it is."""
@@ -129,6 +131,7 @@ def parse(lines: Iterable[str], lists: Collection[str]) -> Wanted:
 
 
 def _tell_undeclared(wanted: Wanted, undeclared: Mapping[str, list[int]]) -> None:
+    wanted.undeclared.update(undeclared)
     for address, numbers in undeclared.items():
         more = f" (and {len(numbers) - 1} more lines)" if len(numbers) > 1 else ""
         wanted.faults.append(
@@ -145,10 +148,10 @@ def _subscriber(cells: list[str], header: list[str], address: str) -> tuple[str,
         raise ValueError(f"{cells[1]!r} is no mail address: correct it or take the line away")
     if email == address:
         raise ValueError(f"{email} is the list itself: take the line away")
-    values = dict(zip(header[2:], (cell.strip() for cell in cells[2:])))
+    values = dict(zip(header, map(str.strip, cells)))
     name, reception = values.get("name", ""), values.get("reception") or "mail"
     visibility, date = values.get("visibility") or "noconceal", values.get("date") or "0"
-    if len(name) > TEXT_LENGTH or not name.isprintable() or max(name, default="") > "\uffff":
+    if len(name) > TEXT_LENGTH or not name.isprintable() or not is_kept(name):
         raise ValueError(f"the name of {email} has more than {TEXT_LENGTH} letters, or some that Sympa cannot keep")
     if reception not in RECEPTIONS:
         raise ValueError(f"{reception!r} is no way of reception: one of {', '.join(sorted(RECEPTIONS))}")
@@ -177,7 +180,8 @@ def fingerprint_sql(compared: Collection[str]) -> str:
         "visibility": "IFNULL(NULLIF(visibility_subscriber, ''), 'noconceal')",
     }
     parts = ", ".join(columns[column] if column in compared else "''" for column in _COMPARED)
-    line = f"MD5(CONCAT_WS('\\t', LOWER(user_subscriber), {parts}))"
+    # Whatever charset the tables of an old Sympa have, the digest is that of UTF-8.
+    line = f"MD5(CONVERT(CONCAT_WS('\\t', LOWER(user_subscriber), {parts}) USING utf8mb4))"
     return (
         "SELECT CONCAT(list_subscriber, '@', robot_subscriber), COUNT(*), "
         f"BIT_XOR(CAST(CONV(LEFT({line}, 16), 16, 10) AS UNSIGNED)) "
@@ -191,11 +195,15 @@ def differing(
     meant: Mapping[str, list[int]],
     prints: Mapping[str, list[int]],
     known: Mapping[str, frozenset[str]],
+    closed: Collection[str] = (),
 ) -> list[str]:
-    """Return the lists that must be read: managed ones that are not as the file says, others with somebody new."""
+    """Return the lists that must be read: managed ones that are not as the file says, others with somebody new.
+
+    Those that are closed wait: Sympa keeps their subscribers in their folders, and puts them back itself.
+    """
     return [
         address
-        for address in sorted({*managed, *wanted.lists})
+        for address in sorted({*managed, *wanted.lists} - set(closed))
         if (
             prints.get(address, _NOBODY) != meant.get(address, _NOBODY)
             if address in managed
@@ -271,13 +279,25 @@ def refuse_other_than_wanted(
         )
 
 
+def emptied(plans: Mapping[str, ListPlan], found: Mapping[str, int]) -> list[str]:
+    """Return the lists that nobody is on any more of the many whom the file named before: people do not leave so."""
+    return [address for address, plan in plans.items() if not found[address] and len(plan.left) > allowance(0)]
+
+
 def known_after(
-    wanted: Wanted, before: Mapping[str, frozenset[str]], lists: Collection[str]
+    wanted: Wanted, before: Mapping[str, frozenset[str]], lists: Collection[str], closed: Collection[str] = ()
 ) -> dict[str, frozenset[str]]:
-    """Return whom the file has named, list by list, for the next run; a faulty line makes nobody unknown."""
-    after = {address: frozenset(wanted.lists.get(address, ())) for address in lists}
-    return {
-        address: them | before.get(address, frozenset()) if address in wanted.faulty else them
-        for address, them in after.items()
-        if them or address in wanted.faulty
-    }
+    """Return whom the file has named, list by list, for the next run.
+
+    A faulty line makes nobody unknown, and neither does a list that is undeclared or closed as long as it has lines.
+    """
+    after = {}
+    for address in {*lists, *wanted.undeclared}:
+        them, those = wanted.lists.get(address, {}).keys(), before.get(address, frozenset())
+        if address in closed and address not in wanted.faulty:
+            after[address] = those & them
+        elif address in wanted.faulty or address in wanted.undeclared:
+            after[address] = those | them
+        else:
+            after[address] = frozenset(them)
+    return {address: them for address, them in after.items() if them}

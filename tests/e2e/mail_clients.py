@@ -123,6 +123,8 @@ class Received:
     sender: str
     recipients: list[str]
     content: bytes
+    client: str
+    helo: str
 
 
 @dataclass
@@ -146,10 +148,10 @@ class Outside:
     def _listen(self, listening: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the end of the block
             while True:
-                connection, _who = listening.accept()
-                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+                connection, (client, *_port) = listening.accept()
+                threading.Thread(target=self._talk, args=(connection, client), daemon=True).start()
 
-    def _talk(self, connection: socket.socket) -> None:
+    def _talk(self, connection: socket.socket, client: str) -> None:
         with connection, connection.makefile("rwb") as file:
 
             def say(line: str) -> None:
@@ -157,12 +159,14 @@ class Outside:
                 file.flush()
 
             say("220 dehors.test ESMTP")
-            one = Received("", [], b"")
+            helo, one = "", Received("", [], b"", client, "")
             for line in file:
                 words = line.decode("utf-8", "replace").strip()
                 verb = words[:4].upper()
-                if verb == "MAIL":
-                    one = Received(_address(words), [], b"")
+                if verb in ("EHLO", "HELO"):
+                    helo = words[5:]
+                elif verb == "MAIL":
+                    one = Received(_address(words), [], b"", client, helo)
                 elif verb == "RCPT":
                     one.recipients.append(_address(words))
                 elif verb == "DATA":

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -40,8 +41,8 @@ class Lists:
     def sql(self, question: str) -> str:
         return self.run("mariadb --batch --skip-column-names sympa", question)
 
-    def apply(self, **variables: object):
-        return play(playbook_path("lists"), str(self.inventory.path), variables)
+    def apply(self, *arguments: str, **variables: object):
+        return play(playbook_path("lists"), str(self.inventory.path), variables, arguments=arguments)
 
     def members(self, address: str) -> set[str]:
         """Return the members as Sympa dumps them."""
@@ -117,6 +118,8 @@ def test_postfix_finds_every_address_and_no_other(sympa):
 
 def test_no_program_talks_soap_unless_asked(sympa):
     assert sympa.run("systemctl is-active sympasoap.socket", status=3) == "inactive"
+    # Nor would a boot change that.
+    assert set(sympa.run("systemctl is-enabled sympasoap.socket sympasoap.service", status=1).split()) == {"disabled"}
 
 
 def test_a_message_goes_to_a_list(sympa):
@@ -149,10 +152,25 @@ def test_a_list_that_is_closed_and_opened_again_keeps_its_members(sympa):
     assert not sympa.apply().changed
 
 
+def test_a_check_shows_what_a_new_file_would_do_and_does_nothing(sympa, tmp_path):
+    file = Path(sympa.get("sympa_subscribers"))
+    lines = file.read_text().splitlines()
+    (tmp_path / "new.tsv").write_text(
+        "\n".join([*lines, f"{next(iter(sympa.open))}\tnouvelle@dehors.test\tNouvelle"]) + "\n"
+    )
+    checked = sympa.apply("--check", sympa_subscribers=str(tmp_path / "new.tsv"))
+    [result] = [entry["result"] for entry in checked.results if "Own the subscribers" in entry["task"]]
+    assert (checked.ok, checked.changed, result["added"], result["removed"]) == (True, 1, 1, 0)
+    assert "nouvelle@dehors.test" not in sympa.members(next(iter(sympa.open)))
+    assert not sympa.apply().changed
+
+
 def test_who_unsubscribes_stays_out_and_a_list_of_hand_stays(sympa):
     address = next(address for address, one in sympa.open.items() if one.get("managed"))
     robot = address.partition("@")[2]
     [gone, *_] = sorted(sympa.members(address))
+    named = f"SELECT DISTINCT comment_subscriber FROM subscriber_table WHERE user_subscriber = '{gone}'"  # noqa: S608
+    name = sympa.sql(named)
     sympa.run(f"{SYMPA} del --quiet {address}", f"{gone}\n")
     xml = (
         "<list><listname>main</listname><type>discussion_list</type><subject>x</subject><description/><status>open</status>"
@@ -164,4 +182,8 @@ def test_who_unsubscribes_stays_out_and_a_list_of_hand_stays(sympa):
         assert gone not in sympa.members(address)
         assert sympa.run(f"postmap -q main@{robot} hash:/etc/sympa/postfix/transport") == "sympa:"
     finally:
-        sympa.run(f"{SYMPA} close --mode=purge main@{robot}; {SYMPA} add --quiet {address}", f"{gone}\n")
+        sympa.run(
+            f"rm -f /run/main.xml; {SYMPA} close --mode=purge main@{robot}; {SYMPA} add --quiet {address}",
+            f"{gone} {name}\n",
+        )
+    assert not sympa.apply().changed, "what the test took away is back as it was"

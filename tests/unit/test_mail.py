@@ -127,6 +127,21 @@ def test_a_postmaster_that_nobody_reads_is_refused(postmaster):
     assert sentence.startswith("The postmaster ")
 
 
+def test_the_addresses_that_every_domain_has_can_be_part_of_a_circle_and_of_a_way():
+    circle = said(aliases={"techs2@velo.test": ["abuse@velo.test"]})
+    assert model.problems(circle, "techs@velo.test") == model.notices(circle, "techs@velo.test") == []
+    [sentence] = model.problems(circle, "techs2@velo.test")
+    assert "techs2@velo.test → abuse@velo.test → techs2@velo.test" in sentence
+
+
+def test_a_quota_for_all_is_judged_and_one_of_a_file_may_be_a_number():
+    assert model.problems(said(), "", "5GB") == [
+        "Mail has the quota 5GB: write an amount such as 500M or 5G, 0 for no limit."
+    ]
+    declared = model.declared(said([{"address": "ada@velo.test", "quota": 0}]), "1G")
+    assert declared.mailboxes["ada@velo.test"].quota == 0
+
+
 @pytest.mark.parametrize(
     ("password", "reason"),
     [

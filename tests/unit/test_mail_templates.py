@@ -1,9 +1,11 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the role mail writes, rendered by the engine itself and read by Postfix where it is installed."""
+"""What the role mail writes, rendered by the engine itself; `tests/e2e/test_mail.py` lets Postfix read it."""
 
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,6 +42,7 @@ def picture(**given: object) -> Picture:
     env = environment(lambda name: variables.get(name, missing))
     env.filters["regex_replace"] = lambda text, pattern, by: re.sub(pattern, by, text)
     env.filters["zip"], env.filters["from_json"] = zip, json.loads
+    env.filters["quote"] = shlex.quote
     env.globals["lookup"] = lambda _plugin, path: Path(path).read_text()
     env.filters["flatten"] = lambda rows: [item for row in rows for item in row]
     return Renderer(ROLE / "tree", env, "mail", lambda path: (path.read_bytes(), False)).picture()
@@ -91,6 +94,8 @@ def test_large_maps_are_held_once():
     ours = [word for value in main.values() for word in re.split(r"[,\s]+", value) if "/etc/postfix/maps/" in word]
     assert len(ours) == 7
     assert all(word.startswith("proxy:texthash:") for word in ours)
+    assert main["sender_canonical_maps"].startswith("proxy:tcp:"), "each process of Postfix would hold a connection"
+    assert main["recipient_canonical_maps"].startswith("proxy:tcp:")
 
 
 def test_lists_come_in_by_maps_and_pipes():
@@ -151,8 +156,8 @@ def test_each_name_has_its_certificate_and_a_renewal_is_followed():
     assert "local_name mail.velo.test {\n  ssl_cert = </etc/tls/velo.pem\n" in files["/etc/dovecot/dovecot.conf"]
     assert "mail.velo.test /etc/tls/velo.key, /etc/tls/velo.pem" in files["/etc/postfix/sni"]
     assert settings(files["/etc/postfix/main.cf"])["tls_server_sni_maps"] == "texthash:/etc/postfix/sni"
-    watched = re.findall("PathChanged=(.*)", files["/etc/systemd/system/mail-certificates.path"])
-    assert watched == ["/etc/ssl/certs/ssl-cert-snakeoil.pem", "/etc/tls/velo.pem"]
+    [watched] = re.findall("infini-mail hand_over (.*)", files["/etc/systemd/system/mail-certificates.service"])
+    assert watched.split() == ["/etc/ssl/certs/ssl-cert-snakeoil.pem", "/etc/tls/velo.pem"]
 
 
 @pytest.fixture
@@ -160,7 +165,7 @@ def program(tmp_path):
     """The role's own program, with its file in a folder of ours."""
     found = tmp_path / "infini-mail"
     text = tree()["/usr/local/sbin/infini-mail"]
-    for path in ("/var/lib/infini/mail", "/etc/postfix/maps"):
+    for path in ("/var/lib/infini/mail", "/etc/postfix/maps", "/run/infini-mail"):
         text = text.replace(path, str(tmp_path))
     found.write_text(text)
     return found
@@ -194,6 +199,12 @@ def test_networks_that_are_none_are_refused_in_words(network, fits, program):
     assert judged("judge_networks", program, mail_known_hosts=[network]).startswith(f"{network} is no network") != fits
 
 
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "[::]/0", "128.0.0.0/1"])
+def test_a_network_of_half_the_world_would_be_an_open_relay_and_is_refused(network, program):
+    plain = network.replace("[", "").replace("]", "")
+    assert judged("judge_networks", program, mail_networks=[network]).startswith(f"{plain} is half the world")
+
+
 @pytest.mark.parametrize(("memory", "fits"), [("64mb", True), ("1gb", True), ("0mb", False), ("lots", False)])
 def test_an_amount_that_is_none_is_refused_in_words(memory, fits, program):
     assert judged("judge_memory", program, mail_redis_memory=memory).startswith(f"{memory} is no amount") != fits
@@ -214,25 +225,37 @@ def test_our_unit_is_hardened(tmp_path):
     )
 
 
-@pytest.mark.skipif(not shutil.which("postconf"), reason="postfix is not installed")
-@pytest.mark.parametrize("given", [{}, FULL], ids=["plain", "full"])
-def test_postfix_reads_what_we_write(given, tmp_path):
-    for path, text in tree(**given).items():
-        if path.startswith("/etc/postfix/"):
-            (tmp_path / Path(path).name).write_text(text)
-    for options in (["-n"], ["-M"], ["-P"]):
-        done = subprocess.run(["postconf", "-c", str(tmp_path), *options], check=True, capture_output=True, text=True)
-        assert done.stderr == ""
-
-
 def test_a_domain_without_its_key_is_named(program, tmp_path):
     (tmp_path / "domains").write_text("bourg.test OK\nvelo.test OK\n")
     (tmp_path / "dkim").mkdir()
-    (tmp_path / "dkim/bourg.test.infini1.key").touch()
+    for key in ("bourg.test.infini1.key", "velo.test.example.infini1.key", "velo.test.infini0.key"):
+        (tmp_path / "dkim" / key).touch()
     done = subprocess.run(["sh", str(program), "keys"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.startswith("Mail of velo.test is not signed")) == (1, True)
     (tmp_path / "dkim/velo.test.infini1.key").touch()
     subprocess.run(["sh", str(program), "keys"], check=True)
+
+
+def test_only_a_renewed_certificate_is_handed_over_and_one_that_failed_again(program, tmp_path, monkeypatch):
+    asked, answer = tmp_path / "asked", tmp_path / "systemctl"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def reloads(status=0):
+        asked.write_text("")
+        answer.write_text(f'#!/bin/sh\necho "$@" >>{asked}\nexit {status}\n')
+        answer.chmod(0o755)
+        done = subprocess.run(["sh", str(program), "hand_over", str(tmp_path / "link.pem")], check=False)
+        assert done.returncode == status
+        return asked.read_text().splitlines()
+
+    both = ["reload postfix@-.service dovecot.service"]
+    for name in ("old.pem", "new.pem"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link.pem").symlink_to("old.pem")
+    assert (reloads(), reloads()) == (both, [])
+    (tmp_path / "link.pem").unlink()
+    (tmp_path / "link.pem").symlink_to("new.pem")
+    assert (reloads(1), reloads(), reloads()) == (both, both, [])
 
 
 @pytest.mark.parametrize(

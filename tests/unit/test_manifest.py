@@ -99,7 +99,7 @@ def tree(tmp_path):
 
 
 def test_tree_equals_its_own_manifest_where_it_is_and_where_it_was_restored(tree):
-    header = tree.make(more={"counts": {"messages": 2}})
+    header = tree.make(meanwhile=lambda: {"counts": {"messages": 2}})
     assert header["sources"] == {
         str(tree.source): {"files": 3, "directories": 4, "links": 1, "others": 0, "bytes": 43},
     }

@@ -14,7 +14,7 @@ from ansible.module_utils.hosting.sympa import (
     refuse_impossible_robots,
     robot_addresses,
 )
-from ansible.module_utils.hosting.sympa_config import Config, merge, parse, render_robot, wanted_values
+from ansible.module_utils.hosting.sympa_config import Config, merge, one_line, parse, render_robot, wanted_values
 from ansible.module_utils.hosting.sympa_export import export_list, export_robot
 from ansible.module_utils.hosting.sympa_plan import (
     Admin,
@@ -78,6 +78,11 @@ def faults(*lists, robots=(ROBOT,), taken=()):
         (entry(settings={"serial": 4}), "sets serial, which Sympa writes itself"),
         (entry(settings={"send": "private\n\nowner\nemail x@y.test"}), "no parameter of Sympa's"),
         (entry(settings={"archive": {"web_access": ""}}), "no parameter of Sympa's"),
+        (entry(settings={"archive": {"web_access public\n\nowner\nemail": "x@y.test"}}), "no parameter of Sympa's"),
+        (
+            entry(owners=[{"email": "a@velo.test", "name": "Anne \U0001f6b2"}]),
+            "letters in name or info that Sympa cannot keep",
+        ),
     ],
 )
 def test_a_list_that_cannot_be_has_one_sentence(wanted, sentence):
@@ -112,11 +117,21 @@ def test_an_alias_clashes_with_every_address_of_a_robot():
         ([robot(), robot()], "declared 2 times"),
         ([robot(title="a\nb")], "not one line"),
         ([robot(settings={"db_passwd": "a\nb"})], "no parameter of Sympa's"),
+        ([robot(dkim={"selector": "s1"})], "has dkim without key_file"),
+        ([robot(dkim={"selector": "s1\nlistmaster x@y.test", "key_file": "/k"})], "selector of dkim of"),
+        ([robot(arc={"selector": "s1", "key_file": "/k", "server": "a\nb"})], "server of arc of"),
+        ([robot(dmarc={"mode": ["all"], "phrase": "a\nb"})], "phrase of dmarc of"),
     ],
 )
 def test_a_robot_that_cannot_be_has_one_sentence(wanted, sentence):
     with pytest.raises(SympaError, match=sentence):
         refuse_impossible_robots(wanted)
+
+
+def test_a_robot_that_lists_are_on_cannot_be_left_out():
+    with pytest.raises(SympaError, match=f"lists are declared on robot {ROBOT}, which is not"):
+        refuse_impossible_robots([], used=[ROBOT])
+    refuse_impossible_robots([robot()], used=[ROBOT])
 
 
 def test_many_faults_are_counted():
@@ -161,6 +176,22 @@ def test_what_the_owners_set_on_the_web_stays():
     gone = merge(parse(config.text()), wanted_values({"subject": "New"}))
     assert "archive" not in gone.values, "what was ours goes back to Sympa's default"
     assert gone.line("max_size") == "1000"
+
+
+def test_a_file_written_by_hand_has_tabs():
+    found = parse("subject\tOld\n\narchive\nweb_access\t private\n\nsend  private\n")
+    assert found.values == {"subject": ["Old"], "archive": [{"web_access": "private"}], "send": ["private"]}
+    assert merge(found, wanted_values({"subject": "New"})).text().count("subject") == 2, (
+        "the name in our line, and once"
+    )
+    assert export_robot(ROBOT, "listmaster\ta@x.test\n\n  title\tx\n")["listmasters"] == ["a@x.test"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(True, "on"), (["fr", "br"], "fr,br"), ("a\nlistmaster b", "a listmaster b"), (3, "3")]
+)
+def test_a_setting_is_written_in_the_words_of_sympa(value, said):
+    assert one_line(value, ",") == said
 
 
 def test_a_robot_signs_seals_and_replaces_senders():

@@ -47,7 +47,7 @@ class Recorded:
         return iter(self.tables.get("fingerprints" if "MD5" in question else table, []))
 
     def write(self, statements):
-        self.told.extend(statements)
+        self.told.extend(one if isinstance(one, str) else f"{one.table}:\n{''.join(one.lines)}" for one in statements)
         for them in self.becomes:
             there(**them)
 
@@ -57,6 +57,7 @@ def place(tmp_path, monkeypatch):
     Recorded.tables, Recorded.told, Recorded.becomes = {}, [], ()
     monkeypatch.setattr(sympa_door, "Database", Recorded)
     monkeypatch.setattr(sympa_door, "compiles", lambda: False)
+    monkeypatch.setattr(sympa_door, "LINES", tmp_path / "lines")
     monkeypatch.setattr(sympa_door, "sympa", lambda *words: Recorded.told.append(" ".join(words)))
     (tmp_path / "home").mkdir()
     return tmp_path
@@ -206,6 +207,31 @@ def test_a_list_that_is_no_longer_declared_is_closed_by_sympa(run, place):
     assert f"close {AMIS}" in Recorded.told
 
 
+def test_a_closed_list_of_others_is_handed_to_nobody(run, place):
+    run(sympa_robots, robots=ROBOTS)
+    folder = place / "home" / ROBOT / "amis"
+    folder.mkdir()
+    (folder / "config").write_text("subject Anne's\n\nstatus closed\n")
+    (folder / "owner.dump").write_text("email anne@x.test\nprofile privileged\n\n")
+    assert f"list {AMIS} exists, and none of its owners (anne@x.test) is declared" in lists(run)["msg"]
+    assert not Recorded.told
+    lists(run, confirm_takeovers=[AMIS])
+    assert f"open {AMIS}" in Recorded.told
+
+
+def test_a_list_that_people_make_meanwhile_keeps_its_addresses(run, place, monkeypatch):
+    run(sympa_robots, robots=ROBOTS)
+    theirs = place / "home" / ROBOT / "theirs"
+
+    def made(*_):
+        theirs.mkdir()
+        (theirs / "config").write_text("subject x\n\nstatus open\n")
+
+    monkeypatch.setattr(sympa_door.Folders, "touch", made)
+    lists(run)
+    assert f"theirs@{ROBOT} sympa:\n" in (place / "etc/postfix/transport").read_text()
+
+
 def test_a_list_of_nobody_is_refused_before_anything_is_read(run, place):
     result = lists(run, [{**LISTS[0], "owners": []}])
     assert result["msg"] == f"list {AMIS} has no owner: name at least one in owners"
@@ -238,7 +264,7 @@ def test_subscribers_come_go_and_are_mended(run, place):
     told = "\n".join(Recorded.told)
     assert "comment_subscriber = 'Anna'" in told
     assert "IN ('c@x.test')" in told
-    assert "'d@x.test','D''Artagnan','mail','noconceal'" in told
+    assert "\td@x.test\tD'Artagnan\tmail\tnoconceal\t" in told
     assert (place / "home" / ROBOT / "amis/.last_change.member").exists()
     assert json.loads((place / "state/known.json").read_text()) == {AMIS: "a@x.test b@x.test d@x.test"}
 
@@ -266,6 +292,30 @@ def test_a_settled_file_is_not_even_parsed(run, place, monkeypatch):
     assert (again["changed"], again["subscriptions"]) == (False, 1)
 
 
+def test_a_note_of_the_last_run_that_is_damaged_is_none(run, place):
+    there(a="Anne")
+    row = f"{AMIS}\ta@x.test\tAnne"
+    subscribers(run, place, row)
+    (place / "state/settled.json").write_text("")
+    assert subscribers(run, place, row)["subscriptions"] == 1
+
+
+def test_a_file_from_a_spreadsheet_is_read(run, place):
+    there()
+    header = "\ufefflist\temail\tname\r"
+    assert subscribers(run, place, f"{AMIS}\ta@x.test\tAnne\r", header=header, check=True)["added"] == 1
+
+
+def test_lines_that_a_killed_run_left_go_even_when_nothing_is_to_do(run, place):
+    there(a="Anne")
+    (place / "lines").mkdir()
+    (place / "lines/0").write_text("somebody's address")
+    subscribers(run, place, f"{AMIS}\ta@x.test\tAnne", check=True)
+    assert (place / "lines/0").exists()
+    assert not subscribers(run, place, f"{AMIS}\ta@x.test\tAnne")["changed"]
+    assert not (place / "lines").exists()
+
+
 def test_a_settled_file_is_parsed_again_when_the_list_has_changed(run, place):
     row = f"{AMIS}\ta@x.test\tAnne"
     there(a="Anne")
@@ -285,6 +335,21 @@ def test_who_has_left_is_not_brought_back(run, place):
     assert (result["changed"], result["left"], Recorded.told) == (False, 1, [])
 
 
+def test_a_list_that_lost_everybody_at_once_is_said(run, place):
+    there(a="", b="", c="")
+    rows = [f"{AMIS}\t{name}@x.test\t" for name in "abc"]
+    assert subscribers(run, place, *rows)["emptied"] == []
+    there()
+    for _ in range(2):  # until somebody has looked into it
+        assert subscribers(run, place, *rows)["emptied"] == [AMIS]
+    assert not Recorded.told
+
+
+def test_a_host_without_sympa_is_checked(run, place):
+    result = run(sympa_subscribers, src=str(place / "wanted.tsv"), lists=[AMIS], home=str(place / "none"), check=True)
+    assert result["changed"]
+
+
 def test_a_faulty_line_is_named_and_the_others_are_in_force(run, place):
     there(a="", z="")
     result = subscribers(run, place, f"{AMIS}\ta@x.test\t", f"{AMIS}\toops\t", f"{AMIS}\tb@x.test\t")
@@ -292,7 +357,7 @@ def test_a_faulty_line_is_named_and_the_others_are_in_force(run, place):
     assert "cannot be followed: 1; " in result["msg"]
     assert "all others are in force:\nline 3: 'oops' is no mail address" in result["msg"]
     assert (result["added"], result["removed"]) == (1, 0)
-    assert "'b@x.test'" in Recorded.told[0]
+    assert "\tb@x.test\t" in Recorded.told[0]
 
 
 def test_a_file_that_is_cut_off_takes_nobody_away(run, place):

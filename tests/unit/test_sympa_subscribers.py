@@ -154,3 +154,19 @@ def test_a_faulty_line_makes_nobody_unknown():
     wanted = read(f"{AMIS}\ta@x.test\t\t\t\t", f"{AMIS}\toops\t\t\t\t", f"{LETTRE}\tb@x.test\t\t\t\t")
     before = {AMIS: frozenset(["z@x.test"]), LETTRE: frozenset(["y@x.test"]), "gone@x.test": frozenset(["w@x.test"])}
     assert known_after(wanted, before, [AMIS, LETTRE]) == {AMIS: {"a@x.test", "z@x.test"}, LETTRE: {"b@x.test"}}
+
+
+def test_a_list_that_is_undeclared_for_a_while_brings_nobody_back():
+    wanted = parse(["list\temail\n", f"{AMIS}\ta@x.test\n"], [])
+    assert known_after(wanted, {AMIS: frozenset(["a@x.test"])}, []) == {AMIS: {"a@x.test"}}
+    assert known_after(parse(["list\temail\n"], []), {AMIS: frozenset(["a@x.test"])}, []) == {}
+
+
+def test_a_closed_list_waits_and_its_new_lines_are_new_when_it_opens():
+    wanted = read(f"{AMIS}\ta@x.test\t\t\t\t", f"{AMIS}\tnew@x.test\t\t\t\t")
+    before = {AMIS: frozenset(["a@x.test", "out@x.test"])}
+    assert differing(wanted, [AMIS], wanted.prints(), {}, before, [AMIS]) == []
+    known = known_after(wanted, before, [AMIS], [AMIS])
+    assert known == {AMIS: {"a@x.test"}}
+    assert differing(wanted, [AMIS], wanted.prints(), {}, known) == [AMIS]
+    assert set(plan_list(wanted.lists[AMIS], {}, known[AMIS], managed=True).add) == {"new@x.test"}

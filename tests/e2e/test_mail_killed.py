@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every daemon of mail is killed while a thousand messages come in: none is lost, and each daemon is back by itself.
+
+The sender does what any mail server does: what was not taken is tried again. A server that dies after it took a
+message, and before it said so, has it twice; how often that happened is said.
+"""
+
+import contextlib
+import smtplib
+import sys
+import threading
+import time
+from collections import Counter
+from email import message_from_bytes
+
+import pytest
+from mail_clients import message
+from test_mail import STRANGER, Platform
+
+MESSAGES, SENDERS, PATIENCE = 1000, 4, 300
+# As `pkill` knows them; Postfix's own are named by their programs, Dovecot's by their master.
+DAEMONS = ("master", "qmgr", "cleanup", "smtpd", "lmtp", "dovecot", "rspamd", "redis-server", "postsrsd")
+
+
+class Sender(threading.Thread):
+    """Brings its share of the messages, each until it is taken."""
+
+    def __init__(self, platform, to, numbers):
+        super().__init__(daemon=True)
+        self.platform, self.to, self.numbers, self.again = platform, to, numbers, 0
+
+    def run(self):
+        for number in self.numbers:
+            mail = message(STRANGER, self.to, subject=f"coupure {number}")
+            while not self._taken(mail):
+                self.again += 1
+                time.sleep(0.5)
+
+    def _taken(self, mail):
+        with contextlib.suppress(OSError, smtplib.SMTPException), self.platform.smtp() as client:
+            client.send_message(mail)
+            return True
+        return False
+
+
+def subjects(mailbox):
+    """Return the numbers of the messages that arrived, as often as they did."""
+    mailbox.select("INBOX")
+    found = mailbox.search(None, "SUBJECT", '"coupure "')[1][0].split()
+    if not found:
+        return Counter()
+    answers = mailbox.fetch(b",".join(found), "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
+    return Counter(int(message_from_bytes(one[1])["Subject"].split()[1]) for one in answers if isinstance(one, tuple))
+
+
+@pytest.fixture(scope="module")
+def platform():
+    return Platform()
+
+
+def test_no_message_is_lost_when_daemons_are_killed(platform):
+    to = next(one["address"] for one in platform.get("mail_mailboxes") if one["address"].startswith("bob@"))
+    with platform.mailbox(to) as mailbox:
+        mailbox.empty()
+    senders = [Sender(platform, to, range(start, MESSAGES, SENDERS)) for start in range(SENDERS)]
+    for sender in senders:
+        sender.start()
+    killed = Counter()
+    while any(sender.is_alive() for sender in senders) and min(killed[daemon] for daemon in DAEMONS) < 2:
+        for daemon in DAEMONS:
+            killed[daemon] += int(platform.run(f"pkill --signal KILL --count --exact {daemon} || :"))
+            time.sleep(1)
+        assert sum(killed.values()) < 1000, f"nothing goes on any more: {killed}"
+    assert all(killed.values()), f"some were never there to be killed: {killed}"
+    end = time.monotonic() + PATIENCE
+    for sender in senders:
+        sender.join(end - time.monotonic())
+        assert not sender.is_alive(), f"not all was taken within {PATIENCE} s after the last was killed"
+    arrived = Counter()
+    while time.monotonic() < end and len(arrived) < MESSAGES:
+        platform.run("postqueue -f")  # what waits for its next try is tried now
+        time.sleep(2)
+        with platform.mailbox(to) as mailbox:
+            arrived = subjects(mailbox)
+    assert not set(range(MESSAGES)) - set(arrived), "lost"
+    again, twice = sum(sender.again for sender in senders), sum(arrived.values()) - MESSAGES
+    sys.stderr.write(f"{MESSAGES} messages, {again} tried again, {twice} came twice; killed: {dict(killed)}\n")
+    assert twice <= sum(killed.values())
+    with platform.mailbox(to) as mailbox:
+        mailbox.empty()
