@@ -20,7 +20,7 @@ from infini.answers import CheckOption, InventoryOption, JsonOption, end, say
 from infini.backups import cli as backups
 from infini.domains.cli import domains_app
 from infini.errors import InfiniError
-from infini.mail import mail_app
+from infini.mail.cli import mail_app
 from infini.phrase import said
 
 app = typer.Typer(

@@ -26,9 +26,9 @@ from collections import Counter
 import pytest
 from test_mail import Platform
 
-from infini import ROOT
+from infini import ROOT, STATE
 from infini.errors import RefusedError, UnreachableError
-from infini.mail_copy import Account, copy_mailbox
+from infini.mail.copy import Account, copy_mailbox
 
 FOLDERS, MESSAGES, SEED = 40, 5000, 20261123
 USER, PASSWORD, PORT = "ada", "secret-d-ailleurs", 10993
@@ -38,8 +38,8 @@ base_dir = /run/foreign
 log_path = /run/foreign.log
 protocols = imap
 ssl = required
-ssl_cert = </etc/ssl/certs/ssl-cert-snakeoil.pem
-ssl_key = </etc/ssl/private/ssl-cert-snakeoil.key
+ssl_cert = </run/foreign.pem
+ssl_key = </run/foreign.key
 first_valid_uid = 5000
 mail_location = maildir:/srv/foreign/Maildir
 passdb {{
@@ -67,6 +67,10 @@ service imap-login {{
     port = {PORT}
   }}
 }}
+"""
+CERTIFICATE = """
+openssl req -x509 -newkey rsa:2048 -nodes -keyout /run/foreign.key -out /run/foreign.pem -days 2 -subj /CN=localhost \
+  -addext subjectAltName=DNS:localhost,IP:127.0.0.1 2>/dev/null && cat /run/foreign.pem
 """
 SOW = f"""
 import os, pathlib, random, shutil
@@ -154,14 +158,14 @@ def foreign(platform, tmp_path_factory):
     """A foreign server with a full mailbox: give the file of its certificate."""
     feed(platform, "cat >/run/foreign.conf", FOREIGN)
     feed(platform, "python3 -", SOW)
-    platform.run("systemd-run --quiet --collect --unit foreign dovecot -F -c /run/foreign.conf")
     certificate = tmp_path_factory.mktemp("foreign") / "certificate.pem"
-    certificate.write_text(platform.run("cat /etc/ssl/certs/ssl-cert-snakeoil.pem"))
+    certificate.write_text(platform.run(CERTIFICATE))
+    platform.run("systemd-run --quiet --collect --unit foreign dovecot -F -c /run/foreign.conf")
     try:
         platform.run(f"for try in $(seq 50); do ss -Hltn | grep -q 127.0.0.1:{PORT} && exit 0; sleep 0.2; done; exit 1")
         yield certificate
     finally:
-        platform.run("systemctl stop foreign; rm -rf /srv/foreign /run/foreign.conf /run/foreign /run/foreign.log")
+        platform.run("systemctl stop foreign; rm -rf /srv/foreign /run/foreign /run/foreign.*")
 
 
 @pytest.fixture
@@ -177,23 +181,21 @@ def clear(platform):
     with platform.mailbox(OURS) as client:
         for folder in folders(client):
             if folder in ("INBOX", "Sent", "Drafts", "Junk", "Trash"):
-                client.select(f'"{folder}"')
-                client.store("1:*", "+FLAGS", r"(\Deleted)")
-                client.expunge()
+                client.empty(f'"{folder}"')
                 client.unselect()
             else:
-                client.delete(f'"{folder}"')
+                assert client.delete(f'"{folder}"')[0] == "OK"
 
 
 def folders(client):
-    return [re.search(r'"?([^"]*)"?$', line.decode())[1] for line in client.list()[1] if line]
+    return [re.search(r'(?:"([^"]*)"|(\S+))$', line.decode()).expand(r"\1\2") for line in client.list()[1] if line]
 
 
 def held(client):
     """Return content, date and flags of each message of each folder, as a library reads them that is not ours."""
     found = {}
     for folder in folders(client):
-        client.select(f'"{folder}"', readonly=True)
+        assert client.select(f'"{folder}"', readonly=True)[0] == "OK"
         answers = client.fetch("1:*", "(INTERNALDATE FLAGS BODY.PEEK[])")[1]
         found[folder] = Counter()
         for one in answers:
@@ -210,9 +212,7 @@ def our_name(folder):
 
 
 def trusting(certificate):
-    trust = ssl.create_default_context(cafile=str(certificate))
-    trust.check_hostname = False  # the certificate is the one of that server, whatever it calls itself
-    return trust
+    return ssl.create_default_context(cafile=str(certificate))
 
 
 def test_a_mailbox_is_copied_whole_through_all_cuts_and_never_twice(platform, foreign, target, tmp_path):
@@ -246,7 +246,7 @@ import sys
 from pathlib import Path
 from test_mail import Platform
 from test_mail_copy import OURS, PASSWORD, USER, trusting
-from infini.mail_copy import Account, copy_mailbox
+from infini.mail.copy import Account, copy_mailbox
 platform, (port, certificate, journal) = Platform(), sys.argv[1:]
 source = Account("127.0.0.1", USER, PASSWORD, port=int(port), trust=trusting(certificate))
 target = Account(platform.name, OURS, platform.password, address=platform.address, trust=platform.trust)
@@ -283,9 +283,28 @@ def test_a_wrong_password_and_a_wrong_name_are_one_sentence(platform, foreign, t
             copy_mailbox(unknown, target, tmp_path / "two")
 
 
-def test_the_command_reads_passwords_from_a_file_and_says_what_is_wrong(tmp_path):
-    (tmp_path / "passwords").write_text("only one\n")
-    line = [ROOT / "infini", "mail", "copy", OURS, "--from", "localhost", "--json"]
-    done = subprocess.run([*line, "--passwords", tmp_path / "passwords"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "must have two lines" in json.loads(done.stdout)["error"]
+def test_the_command_copies_and_says_what_comes_next(platform, foreign, target, tmp_path):  # noqa: ARG001  is emptied
+    journal = STATE / "mail" / f"{OURS}.jsonl"
+    journal.unlink(missing_ok=True)
+    passwords = tmp_path / "passwords"
+    passwords.write_text(f"{PASSWORD}\n")
+    line = [ROOT / "infini", "mail", "copy", OURS, "--from", "localhost", "--user", USER, "--passwords", passwords]
+    with Way(platform).open() as port:
+        environment = {**os.environ, "SSL_CERT_FILE": str(foreign)}
+        ask = {"capture_output": True, "text": True, "check": False, "env": environment}
+        refused = subprocess.run([*line, "--json", "--port", str(port)], **ask)
+        passwords.write_text(f"{PASSWORD}\n{platform.password}\n")
+        done = subprocess.run([*line, "--json", "--port", str(port), "-i", platform.inventory.path], **ask)
+    journal.unlink()
+    assert refused.returncode == 2
+    assert "must have two lines" in json.loads(refused.stdout)["error"]
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["ok"], answer["messages"], answer["copied"], len(answer["folders"])) == (
+        True,
+        MESSAGES,
+        MESSAGES,
+        FOLDERS,
+    )
+    assert f"mail-copied address={OURS} before={MESSAGES} after={MESSAGES}" in " ".join(done.stderr.split())
+    assert platform.password not in done.stderr + done.stdout

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from infini.errors import RefusedError
-from infini.mail_copy import Account, Copied, Copy, Journal, _batches
+from infini.mail.copy import Account, Copied, Copy, Journal, _batches
 
 THERE = Account("imap.ailleurs.example", "ada@velo.example", "secret")
 HERE = Account("lists.infini.test", "ada@velo.test", "secret")

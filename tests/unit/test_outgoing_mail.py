@@ -14,9 +14,10 @@ import pytest
 from dns.resolver import Resolver
 from typer.testing import CliRunner
 
-from infini import blocklists, cli, mail
+from infini import cli
 from infini.errors import FailedError, RefusedError
 from infini.hosts import Inventory
+from infini.mail import blocklists, queue
 
 QUEUE = {"messages": 3, "recipients": 5, "held": 2, "sites": {}, "providers": {}, "reasons": [], "frozen": {}}
 HOSTS = """
@@ -48,13 +49,13 @@ def platform(monkeypatch):
         answer = queues[to.host] if command[1] == "queue" else {"frozen": True, "messages": 3, "recipients": 5}
         return subprocess.CompletedProcess(command, 0, json.dumps(answer), text)
 
-    monkeypatch.setattr(mail, "run", run)
-    monkeypatch.setattr(mail, "locked", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(queue, "run", run)
+    monkeypatch.setattr(queue, "locked", lambda *_: contextlib.nullcontext())
     return asked, queues
 
 
 def test_the_look_finds_the_frozen(inventory, platform, tmp_path):
-    answer = mail.look(inventory)
+    answer = queue.look(inventory)
     assert not answer["ok"]
     assert list(answer["hosts"]) == ["lists", "web"]
     assert answer["blocklists"] == []  # no public address
@@ -66,14 +67,14 @@ def test_the_look_finds_the_frozen(inventory, platform, tmp_path):
 
 
 def test_thaw_lets_the_mail_server_expect_what_waits_on_the_web_host(inventory, platform):
-    answer = mail.thaw(inventory, "velo")
+    answer = queue.thaw(inventory, "velo")
     assert platform[0][2:] == [("lists", "thaw", "velo", "5"), ("web", "thaw", "velo")]
     assert (answer["messages"], answer["recipients"]) == (6, 10)
 
 
 def test_drop_asks_first_and_begins_where_mail_comes_from(inventory, platform, tmp_path):
     with pytest.raises(RefusedError, match="3 messages of velo would be deleted"):
-        mail.drop(inventory, "velo", yes=False)
+        queue.drop(inventory, "velo", yes=False)
     assert all(one[1] == "queue" for one in platform[0])
     platform[0].clear()
     done = CliRunner().invoke(cli.app, ["mail", "drop", "velo", "--yes", "--json", "-i", str(tmp_path)])
@@ -83,7 +84,7 @@ def test_drop_asks_first_and_begins_where_mail_comes_from(inventory, platform, t
 
 @pytest.mark.parametrize("account", ["velos", "chorale"])
 def test_an_account_that_has_nothing_is_refused(inventory, platform, account):
-    for command in (lambda: mail.thaw(inventory, account), lambda: mail.drop(inventory, account, yes=True)):
+    for command in (lambda: queue.thaw(inventory, account), lambda: queue.drop(inventory, account, yes=True)):
         with pytest.raises(RefusedError, match=f"{account} is not frozen and has no mail that waits: there are velo"):
             command()
     assert all(one[1] == "queue" for one in platform[0])
@@ -93,7 +94,7 @@ def test_an_account_that_has_nothing_is_refused(inventory, platform, account):
 @pytest.mark.usefixtures("platform")
 def test_a_strange_name_never_reaches_a_host(inventory, account):
     with pytest.raises(RefusedError, match="is no account"):
-        mail.thaw(inventory, account)
+        queue.thaw(inventory, account)
 
 
 @pytest.mark.parametrize(
@@ -102,16 +103,16 @@ def test_a_strange_name_never_reaches_a_host(inventory, account):
 )
 def test_what_a_host_says_is_passed_on(inventory, monkeypatch, status, error, says):
     monkeypatch.setattr(
-        mail, "run", lambda *_: subprocess.CompletedProcess([], status, "", "Nothing was counted: is it running?\n")
+        queue, "run", lambda *_: subprocess.CompletedProcess([], status, "", "Nothing was counted: is it running?\n")
     )
     with pytest.raises(error, match=says):
-        mail.look(inventory)
+        queue.look(inventory)
 
 
 def test_without_a_mail_server_there_is_nothing_to_look_at(tmp_path):
     (tmp_path / "hosts.yml").write_text("all: {hosts: {web: null}, children: {mail_servers: {}, mail_clients: {}}}")
     with pytest.raises(RefusedError, match="no host in the group mail_servers"):
-        mail.look(Inventory(str(tmp_path)))
+        queue.look(Inventory(str(tmp_path)))
 
 
 RECORDS = {
