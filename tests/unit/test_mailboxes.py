@@ -9,7 +9,6 @@ import json
 import os
 import pwd
 import subprocess
-import time
 from pathlib import Path
 
 import mailboxes
@@ -259,40 +258,3 @@ def test_keys_stay_and_stand_in_the_records(host, run):
     (host.keys / "velo.test.infini1.pub").unlink()  # as a killed run leaves it
     assert run()["keys"] == ["velo.test"]
     assert key.read_bytes() == made
-
-
-def seconds(call):
-    start = time.process_time()
-    call()
-    return time.process_time() - start
-
-
-def test_fifty_times_as_many_cost_no_more_each():
-    """Planned in memory: what grows faster than the set shows here."""
-
-    def whole(number):
-        wanted = {
-            "domains": [{"name": f"d{n}.test"} for n in range(number // 10)],
-            "mailboxes": [
-                {"address": f"m{n}@d{n % (number // 10)}.test", "password_hash": HASH} for n in range(number)
-            ],
-            "aliases": [
-                {"address": f"a{n}@d{n % (number // 10)}.test", "to": [f"m{n}@d{n % (number // 10)}.test"]}
-                for n in range(number)
-            ],
-            "catch_alls": [],
-        }
-        settings = mail_door.thinking.Settings("mx.infini.test", "x@example.org")
-
-        def once():
-            assert not mail_door.model.problems(wanted)
-            current = mail_door.thinking.Current()
-            for _run in range(2):
-                declared = mail_door.model.declared(wanted)
-                texts = mail_door.thinking.plan(declared, current, settings, "2026-11-23").texts
-                current = mail_door.thinking.parse(texts)
-
-        return once
-
-    small, large = min(seconds(whole(200)) for _ in range(3)), seconds(whole(10_000))
-    assert large < 50 * small * 3
