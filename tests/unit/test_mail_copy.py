@@ -108,3 +108,7 @@ def test_folders_keep_their_names_and_their_use(tmp_path):
 )
 def test_a_large_message_comes_alone_and_none_is_left_out(sizes, wanted):
     assert list(_batches(dict(enumerate(sizes)), 10)) == wanted
+
+
+def test_no_command_names_too_many_messages():
+    assert list(map(len, _batches(dict.fromkeys(range(1201), 0), 10))) == [500, 500, 201]

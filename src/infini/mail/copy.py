@@ -35,6 +35,8 @@ PATIENCE = 20
 """How often in a row a server may hang up before one more message is done."""
 AT_ONCE = 4_000_000
 """Bytes that are fetched at once; a larger message comes alone, and each cut that came before a message halves it."""
+NUMBERS = 500
+"""Messages that one command names at most: servers bound the length of a line."""
 SPECIAL = (b"\\Sent", b"\\Drafts", b"\\Junk", b"\\Trash", b"\\Archive")
 Cut = (IMAPClientAbortError, OSError)
 Tell = Callable[[str, int, int], None]
@@ -302,14 +304,14 @@ class Copy:
             generation = there.select_folder(name, readonly=True)[b"UIDVALIDITY"]
             here.select_folder(ours, readonly=True)
             known = self.journal.known.get((name, generation), {})
-            about = there.fetch(there.search(), ["INTERNALDATE", "RFC822.SIZE"])
+            about = there.fetch("1:*", ["INTERNALDATE", "RFC822.SIZE"]) if there.search() else {}
             mine = Counter((_digest(one[b"BODY[]"]), _moment(one)) for _uid, one in _fetched(here, here.search()))
             digests, missing = [], []
             for uid, one in sorted(about.items()):
                 # What came since the copy began is there for the next run.
                 key = (known[uid].digest if uid in known else "", _moment(one))
                 digests.append(key[0])
-                if not mine[key]:
+                if mine[key] < 1:
                     missing.append({"folder": name, "uid": uid})
                 mine[key] -= 1
             self.result.missing += missing
@@ -331,7 +333,9 @@ def _namespace(client: IMAPClient) -> tuple[str, str]:
 
 def _fetched(client: IMAPClient, uids: list[int], at_once: int = AT_ONCE) -> Iterator[tuple[int, dict[bytes, Any]]]:
     """Yield messages whole, some at once, as many as fit into memory; what was deleted meanwhile is not there."""
-    sizes = {uid: one[b"RFC822.SIZE"] for uid, one in client.fetch(uids, ["RFC822.SIZE"]).items()} if uids else {}
+    wanted = set(uids)
+    every = client.fetch("1:*", ["RFC822.SIZE"]) if wanted else {}
+    sizes = {uid: one[b"RFC822.SIZE"] for uid, one in every.items() if uid in wanted}
     for some in _batches(sizes, at_once):
         for uid, message in sorted(client.fetch(some, ["BODY.PEEK[]", "FLAGS", "INTERNALDATE"]).items()):
             if b"BODY[]" in message:
@@ -342,7 +346,7 @@ def _batches(sizes: Mapping[int, int], at_once: int) -> Iterator[list[int]]:
     some: list[int] = []
     weight = 0
     for uid, size in sorted(sizes.items()):
-        if some and weight + size > at_once:
+        if some and (weight + size > at_once or len(some) == NUMBERS):
             yield some
             some, weight = [], 0
         some.append(uid)
