@@ -20,6 +20,7 @@ class FilterModule:
             "hosting_databases": model.databases,
             "hosting_default_limits": model.default_limits,
             "hosting_front_sites": model.front_sites,
+            "hosting_mail_nodes": model.mail_nodes,
             "hosting_members": model.members,
             "hosting_names": model.names,
             "hosting_peers": model.peers,

@@ -23,8 +23,12 @@ options:
       listmasters: {description: Addresses of those who look after it., type: list, elements: str, required: true}
       language: {description: Language of its messages and pages., type: str, default: fr}
       url: {description: Where its pages are., type: str}
-      dkim: {description: "How it signs: C(selector), C(key_file), C(domain).", type: dict}
-      arc: {description: "How it seals: C(selector), C(key_file), C(domain), C(server).", type: dict}
+      dkim:
+        description: "How it signs: C(selector), C(key_file), C(domain). Without a file the host makes a key."
+        type: dict
+      arc:
+        description: "How it seals: C(selector), C(key_file), C(domain), C(server). Its key as with O(robots[].dkim)."
+        type: dict
       dmarc: {description: "Senders it replaces: C(mode), C(other_email), C(phrase), C(domain_regex).", type: dict}
       settings: {description: Further parameters in Sympa's own words., type: dict, default: {}}
   url:
@@ -46,6 +50,13 @@ options:
     type: list
     elements: str
     default: []
+  host: {description: Name of the mail server in the DNS., type: str, default: ""}
+  spf: {description: "SPF record of a robot; C({domain}) stands for it.", type: str, default: v=spf1 mx ~all}
+  dmarc: {description: "DMARC record of a robot; C({domain}) stands for it.", type: str, default: v=DMARC1; p=none}
+  records:
+    description: File for what the DNS must say of the robots that sign by keys of this host.
+    type: path
+    default: /var/lib/infini-sympa/records.zone
   etc: {description: Sympa's folder of settings., type: path, default: /etc/sympa}
   home: {description: Sympa's folder of lists., type: path, default: /var/lib/sympa/list_data}
   maps: {description: Folder of the maps for Postfix., type: path, default: /etc/sympa/postfix}
@@ -65,6 +76,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 written: {description: Robots whose file was written now., type: list, elements: str, returned: always}
+keys: {description: Domains whose key was made now., type: list, elements: str, returned: always}
 closed: {description: Robots that lost their addresses now., type: list, elements: str, returned: always}
 seconds: {description: How long it took on the host., type: float, returned: success}
 """
@@ -73,7 +85,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import sympa, sympa_door, sympa_plan
+from ansible.module_utils.hosting import sympa, sympa_door, sympa_keys, sympa_plan
 from ansible.module_utils.hosting.brake import UnsafePlanError
 
 ROBOT = {
@@ -99,6 +111,10 @@ def main():
             "taken": names,
             "used": names,
             "confirm_closings": names,
+            "host": {"type": "str", "default": ""},
+            "spf": {"type": "str", "default": "v=spf1 mx ~all"},
+            "dmarc": {"type": "str", "default": "v=DMARC1; p=none"},
+            "records": {"type": "path", "default": "/var/lib/infini-sympa/records.zone"},
             "etc": {"type": "path", "default": "/etc/sympa"},
             "home": {"type": "path", "default": "/var/lib/sympa/list_data"},
             "maps": {"type": "path", "default": "/etc/sympa/postfix"},
@@ -111,7 +127,7 @@ def main():
     try:
         sympa.refuse_impossible_robots(options["robots"], options["taken"], options["used"])
         plan = sympa_plan.plan_robots(
-            options["robots"],
+            [sympa_keys.with_keys(robot, folders.keys) for robot in options["robots"]],
             folders.robots(),
             folders.robots_with_lists(),
             options["url"],
@@ -120,17 +136,27 @@ def main():
         domains = dict.fromkeys(plan.open_robots(), "sympa")
         path = Path(options["maps"], "domains")
         stale = sympa_door.map_differs(path, domains)
+        keyless = sympa_keys.missing(options["robots"], folders.keys)
         if not module.check_mode:
+            if keyless:
+                folders.make_keys(options["robots"])
             for name, text in plan.write.items():
                 folders.write_robot(name, text)
             for name in plan.folders:
                 folders.make_robot_folder(name)
             if stale:
                 folders.write_map(path, domains)
+            told = sympa_keys.records(
+                options["robots"], folders.keys, options["host"], options["spf"], options["dmarc"]
+            )
+            unsaid = folders.tell(Path(options["records"]), told)
+        else:
+            unsaid = False
     except (sympa.SympaError, UnsafePlanError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
-        changed=plan.changed or stale,
+        changed=bool(plan.changed or stale or keyless or unsaid),
+        keys=keyless,
         written=sorted(plan.write),
         closed=list(plan.closed),
         seconds=round(time.monotonic() - started, 2),

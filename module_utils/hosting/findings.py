@@ -164,6 +164,8 @@ SENTENCES: Mapping[str, Sentence] = {
     "unit.absent": Sentence(SERVICES, _("{unit} is not installed on {host}."), APPLY),
     "command.ok": Sentence(SERVICES, _("On {host}, “{command}” succeeds.")),
     "command.failed": Sentence(SERVICES, _("On {host}, “{command}” fails ({status}): {output}"), "{ssh} {command}"),
+    "command.told.ok": Sentence(SERVICES, _("{output} (seen on {host})")),
+    "command.told.failed": Sentence(SERVICES, _("{output} (seen on {host})"), "{ssh} {command}"),
     "failed.ok": Sentence(SERVICES, _("No service has failed on {host}.")),
     "failed.units": Sentence(
         SERVICES,

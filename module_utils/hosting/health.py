@@ -432,4 +432,5 @@ def judge_command(result: Mapping[str, Any], check: Mapping[str, Any]) -> Findin
     lines = str(result["output"]).strip().splitlines()
     values = {"command": text, "status": result["status"], "output": lines[-1] if lines else "-"}
     good = result["status"] == 0 and str(check.get("contains", "")) in str(result["output"])
-    return Finding(text, "command.ok" if good else "command.failed", values)
+    told = "told." if check.get("tells") else ""
+    return Finding(text, f"command.{told}ok" if good else f"command.{told}failed", values)

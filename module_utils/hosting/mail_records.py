@@ -7,12 +7,16 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+Services = Sequence["tuple[str, int]"]
+
 LONGEST_TEXT = 255
+SERVICES = (("submissions", 465), ("submission", 587), ("imaps", 993), ("sieve", 4190))
+"""What members' programs ask for, and its ports."""
 BITS = "2048"  # what every receiver takes; longer keys do not fit one answer over UDP
 
 
@@ -26,18 +30,20 @@ class Policy:
     dmarc: str
 
 
-def zone(keys: Mapping[str, str], policy: Policy) -> str:
+def zone(keys: Mapping[str, str], policy: Policy, services: Services = SERVICES) -> str:
     """Return the lines of all domains, from their public keys in base64 by name."""
-    return "".join(f"{line}\n" for domain, key in sorted(keys.items()) for line in records(domain, key, policy))
+    return "".join(
+        f"{line}\n" for domain, key in sorted(keys.items()) for line in records(domain, key, policy, services)
+    )
 
 
-def records(domain: str, key: str, policy: Policy) -> Iterator[str]:
+def records(domain: str, key: str, policy: Policy, services: Services = SERVICES) -> Iterator[str]:
     """Return the lines of one domain; names are whole, so that they can stand in any zone."""
     yield f"; {domain}"
     # The host's own name, too: what is forwarded leaves under it, and `mx` in its SPF means an MX record only.
     yield f"{domain}. 3600 MX 10 {policy.host}."
     if domain != policy.host:
-        for service, port in (("submissions", 465), ("submission", 587), ("imaps", 993), ("sieve", 4190)):
+        for service, port in services:
             yield f"_{service}._tcp.{domain}. 3600 SRV 0 1 {port} {policy.host}."
     for name, text in (
         (domain, policy.spf),

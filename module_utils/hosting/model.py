@@ -200,6 +200,17 @@ def peers(groups: Mapping[str, Sequence[str]], hosts: Mapping[str, Entry]) -> di
     }
 
 
+def mail_nodes(names: Iterable[str], hosts: Mapping[str, Entry]) -> list[dict[str, Any]]:
+    """Return the hosts whose PHP sends mail, by the name and the addresses that a mail server knows them by."""
+    return [
+        {
+            "name": hosts[name]["hosting_fqdn"],
+            "addresses": [hosts[name]["hosting_ipv4"], hosts[name]["hosting_ipv6"]],
+        }
+        for name in names
+    ]
+
+
 def backup_repositories(
     stores: Iterable[str], hosts: Mapping[str, Entry], client: str, reads: bool = False
 ) -> list[dict[str, str]]:

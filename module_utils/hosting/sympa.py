@@ -71,7 +71,7 @@ BOOKKEEPING = {"creation", "update", "serial", "latest_instantiation", "family_n
 FIELDS = {"subject": "subject", "status": "status", "owner": "owners", "editor": "moderators", "topics": "topics"}
 
 
-GROUPS = {"dkim": ("selector", "key_file"), "arc": ("selector", "key_file"), "dmarc": ("mode",)}
+GROUPS = {"dkim": ("selector",), "arc": ("selector",), "dmarc": ("mode",)}
 """What a robot says of signing, sealing and replaced senders, and the fields that each must have."""
 
 

@@ -4,7 +4,8 @@
 
 `export FOLDER` writes `sympa.json` (robots and lists) and `subscribers.tsv`. `import FOLDER` takes a Sympa's `etc`,
 `list_data`, `arc` (all as their folders are) and `sympa.sql`, a dump of its database, and lays them over an empty one:
-nothing that is here already is overwritten. Status 0 fine, 2 refused, 4 failed.
+nothing that is here already is overwritten. `records` prints what the DNS must say of the robots.
+Status 0 fine, 2 refused, 4 failed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from .sympa_door import (
 from .sympa_export import export_list, export_robot, export_subscribers
 from .sympa_plan import OPEN
 
+RECORDS = Path("/var/lib/infini-sympa/records.zone")
 ETC, HOME, ARCHIVES, DATABASE = "/etc/sympa", "/var/lib/sympa/list_data", "/var/lib/sympa/arc", "sympa"
 DAEMONS = ("sympa.service", "wwsympa.service", "wwsympa.socket")
 
@@ -131,13 +133,17 @@ def _run(command: Sequence[str], **options: object) -> None:
 def main(words: Sequence[str]) -> int:
     """Read the words, do it, say what is there."""
     parser = argparse.ArgumentParser(prog="infini-sympa", description="A Sympa as data, and a Sympa taken over whole.")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="export|import")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="export|import|records")
     for name, about in (
         ("export", "write robots, lists and subscribers into a folder, as the inventory takes them"),
         ("import", "take over a Sympa from a folder with its etc, list_data, arc and sympa.sql"),
     ):
         actions.add_parser(name, help=about).add_argument("folder", type=Path)
+    actions.add_parser("records", help="print what the DNS must say of the robots that sign by keys of this host")
     options = parser.parse_args(words)
+    if options.action == "records":
+        sys.stdout.write(RECORDS.read_text("utf-8") if RECORDS.exists() else "")
+        return 0
     try:
         counts = (export if options.action == "export" else take_over)(options.folder)
     except RefusedError as error:

@@ -23,8 +23,9 @@ from itertools import chain, islice
 from pathlib import Path
 from shutil import chown, rmtree
 from tempfile import TemporaryFile
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from . import sympa_keys
 from .sympa import SympaError, canonical
 from .sympa_config import parse, parse_topics
 from .sympa_plan import CLOSED_ROBOT, OPEN, ROW, Admin, List, map_text, transport
@@ -139,6 +140,24 @@ class Folders:
     def robots(self) -> dict[str, str]:
         """Return the file of each robot."""
         return {path.parent.name: _text(path) for path in self.etc.glob("*/robot.conf")}
+
+    @property
+    def keys(self) -> Path:
+        """The folder of the keys by which robots sign, where they bring none."""
+        return self.etc / "dkim"
+
+    def make_keys(self, robots: Sequence[Mapping[str, Any]]) -> None:
+        """Make the keys that robots lack."""
+        self._folder(self.keys)
+        sympa_keys.make(robots, self.keys, self._owner)
+
+    def tell(self, path: Path, text: str) -> bool:
+        """Write what the DNS must say; return whether it is new."""
+        if _text(path) == text:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        return True
 
     def topics(self) -> dict[str, list[str]]:
         """Return the topics that each robot knows: those of its own file, or everybody's."""

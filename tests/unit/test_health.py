@@ -300,6 +300,8 @@ def test_a_dot_in_a_name_is_not_a_type():
         (0, "mysqld is tired\n", {"contains": "alive"}, "command.failed"),
         (1, "no\nsocket gone\n", {}, "command.failed"),
         (1, "", {}, "command.failed"),
+        (0, "Il est revenu.\n", {"tells": True}, "command.told.ok"),
+        (1, "Il est perdu.\n", {"tells": True}, "command.told.failed"),
     ],
 )
 def test_commands_of_cards(status, output, check, code):

@@ -117,7 +117,7 @@ def test_an_alias_clashes_with_every_address_of_a_robot():
         ([robot(), robot()], "declared 2 times"),
         ([robot(title="a\nb")], "not one line"),
         ([robot(settings={"db_passwd": "a\nb"})], "no parameter of Sympa's"),
-        ([robot(dkim={"selector": "s1"})], "has dkim without key_file"),
+        ([robot(dkim={"key_file": "/k"})], "has dkim without selector"),
         ([robot(dkim={"selector": "s1\nlistmaster x@y.test", "key_file": "/k"})], "selector of dkim of"),
         ([robot(arc={"selector": "s1", "key_file": "/k", "server": "a\nb"})], "server of arc of"),
         ([robot(dmarc={"mode": ["all"], "phrase": "a\nb"})], "phrase of dmarc of"),

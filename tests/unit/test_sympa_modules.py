@@ -66,8 +66,14 @@ def place(tmp_path, monkeypatch):
 @pytest.fixture
 def run(place, capsys):
     def run(module, check=False, **arguments):
-        known = {"etc": "etc", "home": "home", "maps": "etc/postfix", "known": "state/known.json"}
-        spec = {sympa_robots: {"etc", "home", "maps"}, sympa_lists: {"etc", "home", "maps"}}.get(
+        known = {
+            "etc": "etc",
+            "home": "home",
+            "maps": "etc/postfix",
+            "known": "state/known.json",
+            "records": "state/records.zone",
+        }
+        spec = {sympa_robots: {"etc", "home", "maps", "records"}, sympa_lists: {"etc", "home", "maps"}}.get(
             module, {"home", "known"}
         )
         paths = {name: str(place / path) for name, path in known.items() if name in spec}
@@ -110,6 +116,30 @@ def test_robots_are_written_once(run, place):
     assert run(sympa_robots, robots=[])["closed"] == [ROBOT]
     assert (place / "etc/postfix/domains").read_text() == ""
     assert not run(sympa_robots, robots=[])["changed"]
+
+
+def test_a_robot_without_a_key_of_its_own_gets_one(run, place):
+    signing = [
+        {**ROBOTS[0], "dkim": {"selector": "l1"}, "arc": {"selector": "l1"}},
+        {**ROBOTS[0], "name": "listes.bourg.test", "dkim": {"selector": "k", "key_file": "/k"}},
+    ]
+    how = {"robots": signing, "host": "mx.infini.test"}
+    check = run(sympa_robots, check=True, **how)
+    assert check["keys"] == [ROBOT]
+    assert tree(place) == {}
+    assert run(sympa_robots, **how)["keys"] == [ROBOT]
+    key = place / f"etc/dkim/{ROBOT}.l1.key"
+    assert key.stat().st_mode & 0o777 == 0o640
+    settings = (place / f"etc/{ROBOT}/robot.conf").read_text()
+    assert f"dkim_parameters.private_key_path {key}" in settings
+    assert f"arc_parameters.arc_private_key_path {key}" in settings
+    told = (place / "state/records.zone").read_text()
+    assert f"{ROBOT}. 3600 MX 10 mx.infini.test." in told
+    assert f'l1._domainkey.{ROBOT}. 3600 TXT "v=DKIM1; k=rsa; p=' in told
+    assert "bourg" not in told, "its key is not ours"
+    before = key.read_text()
+    assert not run(sympa_robots, **how)["changed"]
+    assert key.read_text() == before
 
 
 def test_a_list_is_written_as_sympa_would(run, place):

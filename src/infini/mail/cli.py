@@ -1,14 +1,16 @@
 # SPDX-FileCopyrightText: Infini <https://infini.fr>
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`infini mail …`."""
+"""`infini mail`: what waits to leave and who may not send; mailboxes that come from elsewhere."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from infini import STATE
 from infini.answers import InventoryOption, JsonOption, end, say
@@ -18,12 +20,50 @@ from infini.hosts import Inventory
 if TYPE_CHECKING:
     from infini.mail.copy import Account
 
-mail_app = typer.Typer(help="Members' mail.", no_args_is_help=True)
+GROUPS = ("accounts", "sites", "providers")
+
+mail_app = typer.Typer(help="What waits to leave, and who may not send.", invoke_without_command=True)
+AccountArgument = Annotated[str, typer.Argument(help="The account, as `infini mail` names it.")]
 
 
 @mail_app.callback()
-def mail() -> None:
-    """Have a name of its own for each of them, even while there is only one."""
+def mail(context: typer.Context, inventory: InventoryOption = "staging", as_json: JsonOption = False) -> None:
+    """Show the queue by account, site and provider, why mail waits, who is frozen, and blocklists."""
+    if context.invoked_subcommand:
+        return
+    from infini.mail import queue
+
+    answer = queue.look(Inventory(inventory))
+    for host, waiting in answer["hosts"].items():
+        _print_queue(host, waiting)
+    _print_blocklists(answer["blocklists"])
+    end(answer, as_json, 0 if answer["ok"] else 1)
+
+
+@mail_app.command("thaw")
+def thaw_command(account: AccountArgument, inventory: InventoryOption = "staging", as_json: JsonOption = False) -> None:
+    """Let an account send again; what was held leaves."""
+    from infini.mail import queue
+
+    answer = queue.thaw(Inventory(inventory), account)
+    say(f"{account} may send again; {answer['messages']} messages that were held are on their way.")
+    end(answer, as_json)
+
+
+@mail_app.command("drop")
+def drop_command(
+    account: AccountArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Really delete the messages; nothing brings them back.")] = False,
+    inventory: InventoryOption = "staging",
+    as_json: JsonOption = False,
+) -> None:
+    """Delete all that waits to leave of an account. It stays frozen until it is thawed."""
+    from infini.mail import queue
+
+    answer = queue.drop(Inventory(inventory), account, yes=yes)
+    frozen = f"; it stays frozen until `infini mail thaw {account}`" if answer["frozen"] else ""
+    say(f"{answer['messages']} messages of {account} are deleted{frozen}.")
+    end(answer, as_json)
 
 
 @mail_app.command("copy")
@@ -89,3 +129,38 @@ def _ours(inventory: Inventory, address: str, password: str) -> Account:
 def _tell(folder: str, done: int, count: int) -> None:
     if done % 500 == 0 and done:
         say(f"{folder}: {done} of {count}")
+
+
+def _print_queue(host: str, queue: Mapping[str, Any]) -> None:
+    from infini.runner import console
+
+    if not queue["messages"]:
+        say(f"{host}: nothing waits.")
+    for name in GROUPS:
+        if not queue[name]:
+            continue
+        table = Table(title=f"{host}: {name}", title_justify="left")
+        for column in ("", "messages", "recipients", "held"):
+            table.add_column(column, justify="left" if not column else "right")
+        ordered = sorted(queue[name].items(), key=lambda pair: (-pair[1]["recipients"], pair[0]))
+        for what, counts in ordered:
+            table.add_row(what or "(nobody's)", *(str(counts[key]) for key in ("messages", "recipients", "held")))
+        console.print(table)
+    for reason in queue["reasons"]:
+        say(f"  {reason['provider']}, {reason['recipients']} recipients: {reason['reason']}")
+    for account, state in queue["frozen"].items():
+        say(f"✗ {host}: {account} is frozen ({state['who']}): find out why, then `infini mail thaw {account}`")
+
+
+def _print_blocklists(states: Sequence[Mapping[str, str]]) -> None:
+    from infini.mail import blocklists
+
+    if not states:
+        say("Blocklists: none of our mail servers has a public address here.")
+    for state in states:
+        if state["state"] != blocklists.CLEAN:
+            mark = "✗" if state["state"] == blocklists.LISTED else "?"
+            say(f"{mark} {state['address']} is {state['state']} at {state['zone']}: {state['says']}")
+    clean = sum(state["state"] == blocklists.CLEAN for state in states)
+    if clean:
+        say(f"Blocklists: {clean} of {len(states)} answers say that our addresses are clean.")
