@@ -314,6 +314,7 @@ def create(bench: Bench) -> bool:
     """Make the network and the hosts that are missing, start those that are stopped; return whether it did anything."""
     _refuse_another_clones(bench)
     changed = _make_network(bench)
+    build_images(host.release for host in bench.hosts)  # again: before the network, another `destroy` could take them
     _make_keys(bench)
     parent = _bound(bench)
     options = engine(bench)["options"]
@@ -484,7 +485,7 @@ def destroy(name: str) -> bool:
         found = True
     run("nft", "delete", "table", "inet", f"infini_bench_{name}", check=False)
     _unbind(bench)
-    if not podman("ps", "--all", "--quiet", "--filter", "label=infini.bench"):  # another bench may still use the images
+    if not podman("network", "ls", "--quiet", "--filter", "label=infini.bench"):  # another bench needs the images
         for tag in podman("images", "--format", "{{.Repository}}:{{.Tag}}", "localhost/infini-bench-*").split():
             if not podman("ps", "--all", "--quiet", "--filter", f"ancestor={tag}"):  # nor anything of somebody else's
                 podman("rmi", tag)

@@ -59,6 +59,16 @@ def test_a_free_network_is_made_and_labelled(monkeypatch):
     assert any("infini.bench=test" in command for command in asked)
 
 
+@pytest.mark.parametrize(("networks", "removed"), [("", True), ("infini-another", False)])
+def test_the_last_bench_takes_the_images_along_and_no_other(monkeypatch, tmp_path, networks, removed):
+    monkeypatch.setattr(bench.Bench, "folder", tmp_path / "bench")
+    monkeypatch.setattr(bench, "CGROUP", tmp_path)
+    table = {"podman ps --all --filter": (0, "[]"), "podman network ls": (0, networks), "podman images": (0, "image:1")}
+    asked = answers(monkeypatch, table)
+    bench.destroy("test")
+    assert (("podman", "rmi", "image:1") in asked) is removed
+
+
 @pytest.mark.parametrize(
     ("state", "expected"), [("running", None), ("exited", "start"), ("created", "run"), ("", "run")]
 )
