@@ -9,6 +9,7 @@ the program says. Postfix then asks for the account's budget.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pwd
 import re
@@ -17,14 +18,13 @@ import socket
 import socketserver
 import struct
 import sys
-import threading
 import traceback
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from email.parser import BytesHeaderParser
 from email.utils import getaddresses
 from pathlib import Path
+from threading import Lock, Semaphore
 
 CONFIG = Path("/etc/infini-sendmail/config.json")
 QUEUE = "/var/spool/postfix/public/door"
@@ -32,7 +32,9 @@ LISTENING = 3
 """The descriptor that systemd hands over."""
 MOST_WORDS = 1 << 16
 AT_ONCE = 2
-"""Messages of one account that are taken at once: the others wait for themselves only."""
+"""Messages of one account that are taken at once: its others wait, and those of nobody else."""
+MOST_WAITING = 64
+"""Programs of one account that may be here at once; more would use up what all accounts share."""
 SECONDS = 60.0
 
 OK, USAGE, DATA, UNAVAILABLE = 0, 64, 65, 69
@@ -160,7 +162,7 @@ class _Handler(socketserver.BaseRequestHandler):
         _, uid, _ = struct.unpack("3i", self.request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
         self.request.settimeout(SECONDS)
         try:
-            with self.server.at_once[uid]:
+            with self.server.turn(uid):
                 self._take(pwd.getpwuid(uid).pw_name)
             status, says = OK, ""
         except SendmailError as error:
@@ -197,7 +199,21 @@ class Door(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         super().__init__("", _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket, self.host, self.size, self.queue = listening, host, size, queue
-        self.at_once: defaultdict[int, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(AT_ONCE))
+        self.accounts: dict[int, tuple[Semaphore, Semaphore]] = {}
+        self.lock = Lock()
+
+    @contextlib.contextmanager
+    def turn(self, uid: int) -> Iterator[None]:
+        """Wait for an account's turn, or raise SendmailError where too many wait."""
+        with self.lock:
+            room, turn = self.accounts.setdefault(uid, (Semaphore(MOST_WAITING), Semaphore(AT_ONCE)))
+        if not room.acquire(blocking=False):
+            raise SendmailError(UNAVAILABLE, f"{MOST_WAITING} of your programs are sending mail already")
+        try:
+            with turn:
+                yield
+        finally:
+            room.release()
 
     def handle_error(self, *_: object) -> None:
         """Say in the journal what went wrong."""

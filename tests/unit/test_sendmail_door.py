@@ -10,6 +10,7 @@ import socket
 import socketserver
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,26 @@ def test_many_at_once_all_arrive(sendmail, queue):
     for thread in threads:
         thread.join()
     assert sorted(one["to"][0] for one in queue.taken) == sorted(f"a{number}@dehors.test" for number in range(20))
+
+
+def test_who_keeps_the_door_open_keeps_nobody_else_out(sendmail, queue, tmp_path, monkeypatch):
+    monkeypatch.setattr(door, "MOST_WAITING", 3)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            idle = stack.enter_context(socket.socket(socket.AF_UNIX))
+            idle.connect(str(tmp_path / "door"))
+        refused = until(lambda: sendmail(b"To: a@dehors.test\n\nx", "-t"), lambda done: done[0])
+        assert refused == (69, "sendmail: 3 of your programs are sending mail already\n")
+    until(lambda: sendmail(b"To: a@dehors.test\n\nx", "-t"), lambda done: done == (0, ""))
+    assert queue.taken
+
+
+def until(act, held):
+    """Act until what it returns holds, for ten seconds at most."""
+    end = time.monotonic() + 10
+    while not held(found := act()):
+        assert time.monotonic() < end, found
+    return found
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12), max_size=8))
