@@ -184,7 +184,7 @@ def meanwhile(send, outside):
 def sites(web, inventory):
     """Give a site of each account, on each version of PHP, with a program that sends."""
     declared = inventory.get(inventory.hosts("webs")[0], "hosting_sites")
-    accounts = list(dict.fromkeys(site["account"] for site in declared if site.get("php")))
+    accounts = list(dict.fromkeys(site["account"] for site in declared if site.get("php") and site.get("cms")))
     with contextlib.ExitStack() as stack:
         found = {account: stack.enter_context(site_of(web, account)) for account in accounts}
         for site in found.values():

@@ -51,7 +51,7 @@ def test_a_changed_pool_variable_shows_exactly_its_files_in_check_mode():
         check=True,
     )
     shown = {line.split(" ")[1].strip() for line in done.stdout.splitlines() if line.startswith("+++ ")}
-    assert shown == {f"/etc/php/pools/{pool}.conf" for pool in ("7.4/velo", "8.2/jardin", "8.4/chorale")}
+    assert shown == {f"/etc/php/pools/{pool}.conf" for pool in ("7.4/velo", "8.2/jardin", "8.2/webmail", "8.4/chorale")}
 
 
 @pytest.mark.usefixtures("inventory")

@@ -155,9 +155,8 @@ def test_a_list_that_is_closed_and_opened_again_keeps_its_members(sympa):
 def test_a_check_shows_what_a_new_file_would_do_and_does_nothing(sympa, tmp_path):
     file = Path(sympa.get("sympa_subscribers"))
     lines = file.read_text().splitlines()
-    (tmp_path / "new.tsv").write_text(
-        "\n".join([*lines, f"{next(iter(sympa.open))}\tnouvelle@dehors.test\tNouvelle"]) + "\n"
-    )
+    new = dict.fromkeys(lines[0].split("\t"), "") | {"list": next(iter(sympa.open)), "email": "nouvelle@dehors.test"}
+    (tmp_path / "new.tsv").write_text("\n".join([*lines, "\t".join(new.values())]) + "\n")
     checked = sympa.apply("--check", sympa_subscribers=str(tmp_path / "new.tsv"))
     [result] = [entry["result"] for entry in checked.results if "Own the subscribers" in entry["task"]]
     assert (checked.ok, checked.changed, result["added"], result["removed"]) == (True, 1, 1, 0)

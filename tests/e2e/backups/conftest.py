@@ -6,7 +6,7 @@ import pytest
 from stores import World
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def built(inventory, tmp_path_factory):
     """Give two clients of our own at the bench's store, and take them away again."""
     world = World(inventory, tmp_path_factory.mktemp("keys"))
