@@ -105,7 +105,7 @@ def fly(settings: Settings, password: str, trust: ssl.SSLContext, signatures: Si
             _send(settings, way, recipient, subjects[way], trust)
         seconds, raws = _await(box, subjects, settings.patience, started)
         with _reading():
-            _tidy(box, subjects)
+            _tidy(box)
     finally:
         with suppress(imaplib.IMAP4.error, OSError):
             box.logout()
@@ -197,16 +197,13 @@ def _find(box: imaplib.IMAP4_SSL, subject: str) -> bytes:
     return bytes(box.fetch(numbers[0].decode(), "(BODY.PEEK[])")[1][0][1])  # type: ignore[index]
 
 
-def _tidy(box: imaplib.IMAP4_SSL, subjects: Mapping[str, str]) -> None:
-    """Delete what was read, and what came too late some day."""
-    yesterday = time.strftime("%d-%b-%Y", time.gmtime(time.time() - 86400))
+def _tidy(box: imaplib.IMAP4_SSL) -> None:
+    """Delete what was read, and what came too late from a flight before."""
     for folder in ("INBOX", "Junk"):
         if box.select(folder)[0] != "OK":
             continue
-        found = [box.search(None, "SUBJECT", f'"{subject}"')[1][0].split() for subject in subjects.values()]
-        found.append(box.search(None, "SUBJECT", f'"{MARK}"', "BEFORE", yesterday)[1][0].split())
-        for number in {number.decode() for numbers in found for number in numbers}:
-            box.store(number, "+FLAGS.SILENT", r"(\Deleted)")
+        for number in box.search(None, "SUBJECT", f'"{MARK}"')[1][0].split():
+            box.store(number.decode(), "+FLAGS.SILENT", r"(\Deleted)")
         box.expunge()
 
 
