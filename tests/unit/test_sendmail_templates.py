@@ -95,13 +95,3 @@ def test_a_program_travels_with_all_it_needs(role, program, tmp_path):
     text = files[f"/usr/local/sbin/{program}"].replace(f"/usr/local/lib/{program}", str(tmp_path))
     imports = text.split("sys.exit")[0]
     subprocess.run(["python3", "-IB", "-c", imports], check=True)
-
-
-@pytest.mark.skipif(not shutil.which("postconf"), reason="postfix is not installed")
-def test_postfix_reads_what_we_write(tmp_path):
-    for path, text in tree("sendmail").items():
-        if path.startswith("/etc/postfix/"):
-            (tmp_path / Path(path).name).write_text(text)
-    for options in (["-n"], ["-M"], ["-P"]):
-        done = subprocess.run(["postconf", "-c", str(tmp_path), *options], check=True, capture_output=True, text=True)
-        assert done.stderr == ""
