@@ -75,7 +75,7 @@ def run() -> dict[str, Any]:
     # The front counts by address: attackers come from another than who measures.
     authority = inventory.get(name, "hosting_authorities")[0]
     visitors = [visitor(inventory.get(name, f"hosting_{family}"), authority) for family in ("ipv4", "ipv6")]
-    sites = [site for site in inventory.get(name, "hosting_sites") if site.get("php")]
+    sites = [site for site in inventory.get(name, "hosting_sites") if site.get("php") and site.get("cms")]
     measures, ratios, wanted = {}, {}, []
     with _apart(f"infini-{staging.name()}-{name}") as others:
         for bad, good in zip(sites, [*sites[1:], sites[0]], strict=True):
