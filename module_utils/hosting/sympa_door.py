@@ -382,12 +382,17 @@ def list_statements(lists: Mapping[str, List], before: Mapping[str, List], now: 
     yield from _users((admin.email, admin.name) for _, admin in admins)
 
 
+def among(addresses: Iterable[str]) -> str:
+    """Return what narrows a question down to the subscribers of these lists."""
+    places = ", ".join("({})".format(", ".join(map(_quote, address.split("@", 1)))) for address in sorted(addresses))
+    return f"WHERE (list_subscriber, robot_subscriber) IN ({places}) " if places else "WHERE FALSE "
+
+
 def read_subscribers(
     database: Database, addresses: Sequence[str] | None = None
 ) -> Iterator[tuple[str, dict[str, Subscriber]]]:
     """Return the subscribers of these lists or of all, one list after the other; a list without any is left out."""
-    places = ", ".join("({})".format(", ".join(map(_quote, address.split("@")))) for address in addresses or ())
-    where = "" if addresses is None else f"WHERE (list_subscriber, robot_subscriber) IN ({places}) "
+    where = "" if addresses is None else among(addresses)
     address = ""
     them: dict[str, Subscriber] = {}
     for row in database.ask(
