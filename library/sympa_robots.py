@@ -8,7 +8,7 @@ module: sympa_robots
 short_description: Own the whole set of Sympa's robots
 description:
   - Writes the file of each declared robot (C(robot.conf), all of it) and makes the folder of its lists.
-  - A robot that is no longer declared keeps its pages and archives and loses its addresses; nothing is deleted.
+  - A robot that is no longer declared keeps its lists and archives and loses its addresses; nothing is deleted.
     Robots that were made by hand and never declared are left alone.
   - Writes the map of the mail domains that are robots, for Postfix.
 options:
