@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from sys import intern
 from typing import NamedTuple
 
 from .brake import UnsafePlanError, allowance
@@ -166,7 +167,7 @@ def _subscriber(cells: list[str], header: Sequence[str], address: str) -> tuple[
         raise ValueError(f"{visibility!r} is no visibility: noconceal or conceal")
     if not (date.isascii() and date.isdecimal() and int(date) < 2**31):
         raise ValueError(f"{date!r} is no date: seconds since 1970, or nothing")
-    return email, Subscriber(name, reception, visibility, int(date))
+    return email, Subscriber(name, intern(reception), intern(visibility), int(date))
 
 
 def fingerprint(them: Mapping[str, Subscriber], compared: Collection[str]) -> list[int]:

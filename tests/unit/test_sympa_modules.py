@@ -53,6 +53,8 @@ class Recorded:
 
     def ask(self, question):
         table = question.partition(" FROM ")[2].split()[0]
+        if table.startswith("information_schema"):
+            return iter([["robot_subscriber"], ["user_subscriber"], ["list_subscriber"]])
         return iter(self.tables.get("fingerprints" if "MD5" in question else table, []))
 
     def write(self, statements):
