@@ -57,6 +57,10 @@ options:
     description: File for what the DNS must say of the robots that sign by keys of this host.
     type: path
     default: /var/lib/infini-sympa/records.zone
+  records_copy:
+    description: File on the control node for a copy of it. Empty for none.
+    type: path
+    default: ""
   etc: {description: Sympa's folder of settings., type: path, default: /etc/sympa}
   home: {description: Sympa's folder of lists., type: path, default: /var/lib/sympa/list_data}
   maps: {description: Folder of the maps for Postfix., type: path, default: /etc/sympa/postfix}
@@ -78,6 +82,7 @@ RETURN = r"""
 written: {description: Robots whose file was written now., type: list, elements: str, returned: always}
 keys: {description: Domains whose key was made now., type: list, elements: str, returned: always}
 closed: {description: Robots that lost their addresses now., type: list, elements: str, returned: always}
+told: {description: What the DNS must say., type: str, returned: where it is not kept on the control node}
 seconds: {description: How long it took on the host., type: float, returned: success}
 """
 

@@ -68,7 +68,7 @@ def _answer(asked: Mapping[str, Any], *, check_mode: bool, diff: bool) -> dict[s
     path = Path(asked["maps"], "domains")
     stale = sympa_door.map_differs(path, domains)
     keyless = sympa_keys.missing(asked["robots"], folders.keys)
-    unsaid = False
+    unsaid, told = False, ""
     if not check_mode:
         if keyless:
             folders.make_keys(asked["robots"])
@@ -85,6 +85,7 @@ def _answer(asked: Mapping[str, Any], *, check_mode: bool, diff: bool) -> dict[s
         "keys": keyless,
         "written": sorted(plan.write),
         "closed": list(plan.closed),
+        "told": told,
         "seconds": round(time.monotonic() - started, 2),
         **({"diff": plan.diff()} if diff else {}),
     }

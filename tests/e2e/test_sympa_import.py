@@ -81,7 +81,7 @@ def put_aside(host):
         yield
     finally:
         host.empty()
-        host.run(f"infini-sympa import {ASIDE} && rm -r {ASIDE}")
+        host.run(f"infini-sympa import {ASIDE} && rm -rf {ASIDE} {OTHER}")
         if watcher:
             host.run_on(watcher, "systemctl start infini-canary.timer")
     assert host.exported() == before
@@ -159,4 +159,3 @@ def test_what_was_made_by_hand_is_taken_over_and_written_down_again_equal(host):
         assert {"anne@dehors.test", "ben@dehors.test", "c.d@dehors.test"} == host.members(f"causerie@{ROBOT}")
         refused = host.run(f"infini-sympa import {OTHER} 2>&1", status=2)
         assert refused.endswith("3 lists are here already: a Sympa is taken over by an empty one only")
-        host.run(f"rm -r {OTHER}")

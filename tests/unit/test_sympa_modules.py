@@ -153,6 +153,27 @@ def test_a_robot_without_a_key_of_its_own_gets_one(run, place):
     assert key.read_text() == before
 
 
+def test_what_the_dns_must_say_is_kept_on_the_control_node_too(run, place, action):
+    robots = [{**ROBOTS[0], "dkim": {"selector": "l1"}}]
+    copy = place / "control/records.zone"
+
+    def ask(asked, _variables):
+        here = {"etc": "etc", "home": "home", "maps": "etc/postfix", "records": "state/records.zone"}
+        return run(sympa_robots, **{**asked, **{name: str(place / path) for name, path in here.items()}, "owner": ""})
+
+    def follow():
+        return action("sympa_robots", ask, robots=robots, host="mx.infini.test", records_copy=str(copy)).run(
+            task_vars={}
+        )
+
+    assert "told" not in follow()
+    assert copy.read_text() == (place / "state/records.zone").read_text()
+    assert not follow()["changed"]
+    copy.write_text("old")
+    assert follow()["changed"]
+    assert "l1._domainkey" in copy.read_text()
+
+
 def test_a_list_is_written_as_sympa_would(run, place):
     run(sympa_robots, robots=ROBOTS)
     check = lists(run, check=True)
@@ -250,22 +271,30 @@ def test_a_list_of_nobody_is_refused_before_anything_is_read(run, place):
 
 
 @pytest.fixture
-def follow(run, place, monkeypatch):
-    """Run the action on a file; the host's half is the module. `asked` is what the host wanted to see at last."""
+def action(monkeypatch):
+    """Give an action of this name and these arguments, whose host is asked by `ask`."""
     load_plugins()
     action_loader.add_directory(str(ROOT / "action_plugins"))
+
+    def action(name, ask, check=False, **arguments):
+        words = dict.fromkeys(("connection", "play_context", "shared_loader_obj"), Mock())
+        loader, task = DataLoader(), Mock(args=arguments, async_val=0, check_mode=check)
+        found = action_loader.get(name, task=task, loader=loader, templar=Templar(loader, {}), **words)
+        monkeypatch.setattr(found, "ask", ask)
+        return found
+
+    return action
+
+
+@pytest.fixture
+def follow(run, place, action, monkeypatch):
+    """Run the action on a file; the host's half is the module. `asked` is what the host wanted to see at last."""
 
     def carried(command, in_data):
         done = subprocess.run(["sh", "-c", command], input=in_data, capture_output=True, check=False)
         return {"rc": done.returncode, "stdout": "", "stderr": done.stderr.decode()}
 
     def follow(src, check=False, **more):
-        words = dict.fromkeys(("connection", "play_context", "shared_loader_obj"), Mock())
-        loader = DataLoader()
-        task = Mock(args={"src": str(src), "lists": [AMIS], "managed": [AMIS], **more}, async_val=0, check_mode=check)
-        action = action_loader.get("sympa_subscribers", task=task, loader=loader, templar=Templar(loader, {}), **words)
-        monkeypatch.setattr(sys.modules[type(action).__module__], "LINES", str(place / "lines.tsv"))
-        monkeypatch.setattr(action, "_low_level_execute_command", carried)
         follow.asked = None
 
         def ask(asked, _variables):
@@ -274,8 +303,11 @@ def follow(run, place, monkeypatch):
             follow.asked = asked["need"]
             return run(sympa_subscribers, check=check, **asked)
 
-        monkeypatch.setattr(action, "ask", ask)
-        result = action.run(task_vars={})
+        what = {"src": str(src), "lists": [AMIS], "managed": [AMIS], **more}
+        ours = action("sympa_subscribers", ask, check, **what)
+        monkeypatch.setattr(sys.modules[type(ours).__module__], "LINES", str(place / "lines.tsv"))
+        monkeypatch.setattr(ours, "_low_level_execute_command", carried)
+        result = ours.run(task_vars={})
         assert not (place / "lines.tsv").exists(), "nobody's address stays there"
         return result
 
