@@ -15,7 +15,7 @@ from http.cookies import SimpleCookie
 
 import pytest
 from mail_clients import Imap, message, unique
-from test_sympa import Lists
+from test_sympa import SYMPA, Lists
 
 from infini import staging
 
@@ -168,28 +168,55 @@ def test_what_the_pages_look_like_comes_along(browser):
         assert "{" in text
 
 
-def test_an_owner_gets_a_password_by_mail_logs_in_and_reads_who_is_subscribed(lists, browser, mailbox):
-    address, who = of_kind(lists, "discussion"), owner(lists)
-    members = lists.members(address)
-    review = f"/sympa/review/{address.partition('@')[0]}"
-    hidden = html.unescape(browser.page(review))
-    assert not [member for member in members if member in hidden], "without a login nobody is shown"
+def choose_password(browser, mailbox, who):
+    """Choose a password by the link that Sympa sends; the browser is logged in then. Return the password."""
     sure = browser.submit(browser.page("/sympa/firstpasswd"), "action_requestpasswd", email=who)
     browser.submit(sure, "response_action_confirm")
     end = time.monotonic() + 60
     while not (found := mailbox.find("votre environnement")) and time.monotonic() < end:
         time.sleep(0.5)
     [letter] = found
-    [ticket] = set(re.findall(rb"https://\S+?/ticket/\w+", letter.replace(b"=\r\n", b"")))
+    [ticket] = set(re.findall(rb"https://\S+?/ticket/\w+", letter.replace(b"=\r\n", b"").replace(b"=\n", b"")))
     password = f"mot-de-passe-{unique()}"
     chosen = browser.page(urllib.parse.urlsplit(ticket.decode()).path)
     browser.submit(chosen, "newpasswd1", newpasswd1=password, newpasswd2=password)
+    return password
+
+
+def test_an_owner_gets_a_password_by_mail_logs_in_and_reads_who_is_subscribed(lists, browser, mailbox):
+    address, who = of_kind(lists, "discussion"), owner(lists)
+    members = lists.members(address)
+    review = f"/sympa/review/{address.partition('@')[0]}"
+    hidden = html.unescape(browser.page(review))
+    assert not [member for member in members if member in hidden], "without a login nobody is shown"
+    password = choose_password(browser, mailbox, who)
     other = Browser(lists, browser.name, browser.trust)
     other.submit(other.page("/sympa/login"), "passwd", email=who, passwd="pas celui-ci")
     assert members.isdisjoint(re.findall(r"[\w.+-]+@[\w.-]+", html.unescape(other.page(review))))
     other.submit(other.page("/sympa/login"), "passwd", email=who, passwd=password)
     shown = html.unescape(other.page(review))
     assert [member for member in members if member not in shown] == []
+
+
+def test_a_listmaster_makes_a_list_on_the_pages_and_mail_finds_it(lists, browser, mailbox):
+    [who, *_] = next(one["listmasters"] for one in lists.get("sympa_robots") if one["name"] == robot(lists))
+    assert who == owner(lists), "whose mailbox this is"
+    choose_password(browser, mailbox, who)
+    name = f"essai{unique()}"
+    said = {
+        "listname": name,
+        "template": "discussion_list",
+        "subject": "Un essai",
+        "topics": "others",
+        "info": "Un essai.",
+    }
+    browser.submit(browser.page("/sympa/create_list_request"), "action_create_list", **said)
+    try:
+        found = lists.run(f"postmap -q {name}@{robot(lists)} hash:/etc/sympa/postfix/transport")
+        assert found == "sympa:", "what shuts the pages in keeps them from nothing that they are for"
+        assert "Un essai" in browser.page(f"/sympa/info/{name}")
+    finally:
+        lists.run(f"{SYMPA} close --mode=purge {name}@{robot(lists)}")
 
 
 def test_a_public_archive_is_read_and_a_private_one_is_not(lists, browser):
