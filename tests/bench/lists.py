@@ -28,6 +28,7 @@ os.environ.setdefault("INFINI_BENCH", "bench")  # before an inventory is read
 from infini import ROOT, staging
 from infini.apply import playbook_path
 from infini.hosts import Inventory
+from infini.plain import plain
 from infini.runner import RunResult, play
 
 WANTED = {
@@ -280,13 +281,13 @@ def to_many(host: Host, wanted: dict[str, Any], readers: int) -> dict[str, Any]:
 
     Sympa signs and seals it, Rspamd reads what Sympa hands over, Dovecot files it by Sieve, mailbox after mailbox.
     """
-    signing = {"dkim": {"selector": "l1"}, "arc": {"selector": "l1"}, "dmarc": {"mode": ["dmarc_any"]}}
+    signing = {"dkim": {"selector": "l1"}, "arc": {"selector": "l1"}, "dmarc": {"mode": ["all"]}}
     robot = {**wanted["sympa_robots"][0], **signing, "settings": {"dkim_signature_apply_on": "any"}}
     many = {**wanted["sympa_lists"][0], "name": MANY, "robot": robot["name"], "kind": "closed"}
     others = [{**one, "managed": False} for one in wanted["sympa_lists"]]
     people = [f"lecteur{number}@{READERS}" for number in range(readers)]
     ours = ("domains", "mailboxes", "aliases", "catch_alls")
-    mail = {name: host.inventory.get(host.name, f"mail_{name}") for name in ours}
+    mail = {name: plain(host.inventory.get(host.name, f"mail_{name}")) for name in ours}
     mail["domains"] = [*mail["domains"], {"name": READERS}]
     mail["mailboxes"] = [*mail["mailboxes"], *({"address": person} for person in people)]
     with tempfile.TemporaryDirectory() as folder:

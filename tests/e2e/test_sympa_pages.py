@@ -252,10 +252,11 @@ def test_only_the_web_server_talks_to_the_pages(lists):
         lists.run(f'runuser -u {user} -- python3 -c "{connect}" 2> /dev/null', status=status)
 
 
-def test_the_pages_write_nowhere_but_in_sympas_own_folders(lists):
+def test_the_pages_write_nowhere_but_in_sympas_own_folders(lists, browser):
+    browser.page("/sympa/lists")
     pid = lists.run("systemctl show wwsympa.service --property MainPID --value")
     lists.run(f"nsenter -t {pid} -m -- touch /usr/lib/sympa/x 2> /dev/null", status=1)
-    lists.run(f"nsenter -t {pid} -m -- sh -c 'touch /var/spool/sympa/tmp/e2e && rm /var/spool/sympa/tmp/e2e'")
+    lists.run(f"nsenter -t {pid} -m -- sh -c 'touch /var/spool/sympa/e2e && rm /var/spool/sympa/e2e'")
     assert lists.run(f"grep -E '^(NoNewPrivs|CapBnd):' /proc/{pid}/status").split() == [
         "NoNewPrivs:",
         "1",

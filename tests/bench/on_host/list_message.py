@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-TEXT = "Ce bulletin raconte les sorties de la saison et celles qui viennent. " * 220
+TEXT = "Ce bulletin raconte les sorties de la saison et celles qui viennent.\n" * 220
 """About 15 kB: a newsletter without pictures."""
 POLL = 2.0
 
@@ -35,7 +35,7 @@ def memory():
 def copies(folder, since):
     """Return when each copy was delivered."""
     found = []
-    for path in Path(folder).iterdir():
+    for path in Path(folder).glob("*"):
         for part in ("new", "cur"):
             try:
                 entries = os.scandir(path / "Maildir" / part)
