@@ -31,18 +31,20 @@ class ActionModule(EngineAction):
         asked = plain(arguments)
         what = f"the file of subscribers {asked['src']}"
         try:
-            file = SubscribersFile(self._read(Path(self._find_needle("files", asked["src"]))))
+            path = Path(self._find_needle("files", asked["src"]))
+        except AnsibleError:
+            return {"failed": True, "msg": f"{what} is not there: write it first"}
+        try:
+            file = SubscribersFile(self._read(path))
         except UnicodeDecodeError:
             return {"failed": True, "msg": f"{what} cannot be used: it is not UTF-8: write it again in UTF-8"}
-        except (AnsibleError, OSError):
-            return {"failed": True, "msg": f"{what} is not there: write it first"}
         sums = file.sums(asked["lists"], asked["managed"], asked["closed"])
         asked |= {"header": file.header, "sums": sums, "lines": LINES, "need": None, "runs": []}
         result = self.ask(asked, task_vars)
         if result.get("need") is not None and not result.get("failed"):
             content, runs = file.lines(result["need"])
-            path = shlex.quote(LINES)
-            carried = self._low_level_execute_command(f"umask 077; rm -f {path}; cat > {path}", in_data=content)
+            place = shlex.quote(LINES)
+            carried = self._low_level_execute_command(f"umask 077; rm -f {place}; cat > {place}", in_data=content)
             if carried["rc"] != 0:
                 return {"failed": True, "msg": f"{LINES} cannot be written: {carried['stderr'].strip()}"}
             result = self.ask({**asked, "need": result["need"], "runs": runs}, task_vars)

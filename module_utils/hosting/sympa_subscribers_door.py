@@ -14,6 +14,7 @@ import json
 import resource
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,13 @@ class Memory:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self._notes = self.path.with_name("settled.json")
-        self.lists: dict[str, dict[str, Any]] = {}
-        try:
-            noted = json.loads(self._notes.read_text("utf-8"))
-            # Whoever deletes the one file or brings an older one back wants all looked at again.
-            self.lists = noted["lists"] if noted["known"] == self._known() else {}
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            pass
+        self._file = self.path.with_name("settled.json")
+        self._noted: dict[str, Any] = {}
+        with suppress(FileNotFoundError, ValueError):
+            self._noted = json.loads(self._file.read_text("utf-8"))
+        # Whoever deletes the one file or brings an older one back wants all looked at again.
+        same = self._noted.get("known") == self._known()
+        self.lists: dict[str, dict[str, Any]] = self._noted.get("lists", {}) if same else {}
 
     def _known(self) -> list[int]:
         stat = self.path.stat() if self.path.exists() else None
@@ -85,8 +85,9 @@ class Memory:
 
     def keep(self, lists: Mapping[str, dict[str, Any]]) -> None:
         """Remember how the lists are."""
-        if lists != self.lists or not self._notes.exists():
-            sympa_door.put_private(self._notes, json.dumps({"known": self._known(), "lists": lists}))
+        notes = {"known": self._known(), "lists": lists}
+        if notes != self._noted:
+            sympa_door.put_private(self._file, json.dumps(notes))
 
 
 def answer(asked: Mapping[str, Any], *, check_mode: bool, diff: bool) -> dict[str, Any]:

@@ -384,6 +384,17 @@ def test_only_the_lists_with_new_lines_are_sent(follow, place):
     assert follow.asked is None
 
 
+def test_a_line_at_fault_costs_other_lists_nothing(follow, place):
+    there(a="Anne")
+    other, lists = f"lettre@{ROBOT}", {"lists": [AMIS, f"lettre@{ROBOT}"], "managed": []}
+    (place / "home" / ROBOT / "lettre").mkdir(parents=True)
+    rows = [f"{AMIS}\ta@x.test\tAnne", f"{other}\toops\t"]
+    subscribers(follow, place, *rows, **lists)
+    assert subscribers(follow, place, *rows, f"{other}\tb@x.test\t", **lists)["added"] == 1
+    assert subscribers(follow, place, *rows, f"{other}\tb@x.test\t", **lists)["failed"]
+    assert follow.asked == [other]
+
+
 def test_who_deletes_what_is_known_has_everybody_brought_back(follow, place):
     there(a="Anne")
     row = f"{AMIS}\ta@x.test\tAnne"
