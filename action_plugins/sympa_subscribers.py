@@ -47,7 +47,10 @@ class ActionModule(EngineAction):
             carried = self._low_level_execute_command(f"umask 077; rm -f {place}; cat > {place}", in_data=content)
             if carried["rc"] != 0:
                 return {"failed": True, "msg": f"{LINES} cannot be written: {carried['stderr'].strip()}"}
+            looked = result["seconds"]
             result = self.ask({**asked, "need": result["need"], "runs": runs}, task_vars)
+            if "seconds" in result:
+                result["seconds"] = round(looked + result["seconds"], 2)
         if result.get("warning"):
             Display().warning(result.pop("warning"))
         return result

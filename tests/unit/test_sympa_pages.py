@@ -82,11 +82,21 @@ def test_nothing_is_served_unless_asked():
     assert not [path for path in tree() if "apache2" in path]
 
 
+def test_soap_is_for_those_who_ask_for_it_at_the_domain_of_sympa_itself():
+    def at(**given):
+        written = tree(sympa_pages_listen="127.0.0.1:8080", **given)
+        return {path for path, text in written.items() if "apache2" in path and "sympasoap" in text}
+
+    assert at() == set()
+    assert at(sympa_soap=True) == {"/etc/apache2/lists/lists.infini.test.conf"}
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
-def test_the_pages_are_shut_in(tmp_path):
-    unit = tmp_path / "wwsympa.service"
+@pytest.mark.parametrize("program", ["wwsympa", "sympasoap"])
+def test_the_pages_are_shut_in(program, tmp_path):
+    unit = tmp_path / f"{program}.service"
     package = "[Service]\nUser=sympa\nGroup=sympa\nExecStart=/usr/bin/multiwatch\nPrivateTmp=true\n"
-    unit.write_text(package + tree()["/etc/systemd/system/wwsympa.service.d/infini.conf"])
+    unit.write_text(package + tree()[f"/etc/systemd/system/{program}.service.d/infini.conf"])
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=30", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-300:] + done.stderr
