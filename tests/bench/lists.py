@@ -26,6 +26,7 @@ from typing import Any
 os.environ.setdefault("INFINI_BENCH", "bench")  # before an inventory is read
 
 from infini import ROOT, staging
+from infini.apply import apply as infini_apply
 from infini.apply import playbook_path
 from infini.hosts import Inventory
 from infini.plain import plain
@@ -37,11 +38,10 @@ WANTED = {
     "lists from nothing": 360.0,
     "subscribers from nothing / raw load": 5.0,
     "seconds a subscription, grown / as they are": 1.25,
-    "a message to many, last copy": 30.0,
 }
-"""At most: seconds on the host unless it says the whole run, and ratios. A quarter more is what we call linear.
+"""At most: seconds on the host unless it says the whole run, which is the play's, and ratios.
 
-For a message nobody said how long it may take: half an hour is what a member does not call an hour ago.
+A quarter more a subscription is what we call linear. Nobody said how long a message to many may take.
 """
 TASKS = {"robots": "Own the robots", "lists": "Own the lists", "subscribers": "Own the subscribers"}
 DOMAIN = "listes.bench.test"
@@ -153,6 +153,15 @@ def apply(host: Host, wanted: dict[str, Any]) -> tuple[RunResult, dict[str, floa
     slow = sorted(done.results, key=lambda entry: -float(entry["seconds"]))[:SLOWEST]
     tasks = {f"task: {entry['task']}": round(float(entry["seconds"]), 2) for entry in slow}
     return done, {"play": round(done.seconds, 1), **took, **memory, **tasks}
+
+
+def as_a_tech_does(host: Host, wanted: dict[str, Any]) -> float:
+    """Change one list more by `infini apply lists`, which begins with the preflight; return the seconds of all."""
+    wanted["sympa_lists"][2]["subject"] = "Encore un autre sujet"
+    done = infini_apply("lists", staging.INVENTORY, limit=host.name, variables=wanted, quiet=True)
+    if not done.ok:
+        raise RuntimeError(done.sentence())
+    return round(done.seconds, 1)
 
 
 def close_what_is_declared(host: Host) -> None:
@@ -332,6 +341,7 @@ def measure(host: Host, counts: dict[str, int], one_by_one: int, growth: int, re
         text = path.read_text()
         path.write_text(text + f"{address}\tnouvelle@ailleurs.example\tNouvelle venue\tmail\tnoconceal\t\n")
         changed, one = apply(host, wanted)
+        one["play after the preflight"] = as_a_tech_does(host, wanted)
         raw = raw_load(host)
         found = host.sql(THERE).split()
         wrong = disagreements(host, wanted["sympa_lists"], path)
@@ -348,15 +358,13 @@ def measure(host: Host, counts: dict[str, int], one_by_one: int, growth: int, re
             "seconds a subscription, grown / as they are": more["subscribers"] / growth / each
             if "subscribers" in more
             else None,
-            "a message to many, last copy": message["minutes until the last"]
-            if message.get("copies") == readers
-            else None,
         }
     )
     return {
         "ok": all(one["met"] for one in verdict.values())
         and not settled.changed
         and bool(changed.changed)
+        and message.get("mailboxes reached", 0) == readers
         and not wrong,
         "measures": {
             "from nothing": nothing,
@@ -365,7 +373,7 @@ def measure(host: Host, counts: dict[str, int], one_by_one: int, growth: int, re
             "raw load of the same rows": {"seconds": round(raw, 2)},
             "its own commands": own,
             "grown": more,
-            "a message to many": {"mailboxes": readers, **message},
+            "a message to many": {"mailboxes wanted": readers, **message},
             "there afterwards": dict(zip(("subscriptions", "people", "lists", "robots"), map(int, found), strict=True)),
             "disagreements": dict(enumerate(wrong[:20])),
             **{f"wanted: {name}": one for name, one in verdict.items()},

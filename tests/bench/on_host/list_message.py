@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run on the host of the lists: one message to a list, and how long it takes until its last copy lies in a mailbox.
 
-python3 - SENDER LIST FOLDER MAILBOXES SECONDS  prints a JSON object. Copies are counted as files of the mailboxes under
+python3 - SENDER LIST FOLDER MAILBOXES SECONDS  prints a JSON object. Copies are the files of the mailboxes under
 FOLDER; memory is what the processes of each account really take (what they share is parted among them).
 """
 
@@ -12,6 +12,7 @@ import pwd
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 TEXT = "Ce bulletin raconte les sorties de la saison et celles qui viennent.\n" * 220
@@ -33,22 +34,22 @@ def memory():
 
 
 def copies(folder, since):
-    """Return when each copy was delivered."""
-    found = []
+    """Return when each mailbox got its copy, and how many got more than one."""
+    found, twice = [], 0
     for path in Path(folder).glob("*"):
+        times = []
         for part in ("new", "cur"):
-            try:
-                entries = os.scandir(path / "Maildir" / part)
-            except FileNotFoundError:
-                continue
-            with entries:
-                found += [entry.stat().st_mtime for entry in entries if entry.stat().st_mtime >= since]
-    return found
+            with suppress(FileNotFoundError), os.scandir(path / "Maildir" / part) as entries:
+                times += [entry.stat().st_mtime for entry in entries]
+        times = [moment for moment in times if moment >= since]
+        found += times[:1]
+        twice += len(times) > 1
+    return found, twice
 
 
 def main(sender, address, folder, mailboxes, seconds):
     """Send, watch, tell."""
-    started, peaks, found = time.time(), {}, []
+    started, peaks, found, twice = time.time(), {}, [], 0
     head = f"From: {sender}\nTo: {address}\nSubject: Bulletin {started:.0f}\nMessage-ID: <{started}@bench.test>\n"
     text = f"{head}MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\n{TEXT}\n"
     subprocess.run(["/usr/sbin/sendmail", "-i", "-f", sender, address], input=text, text=True, check=True)
@@ -57,10 +58,11 @@ def main(sender, address, folder, mailboxes, seconds):
         time.sleep(POLL)
         for user, taken in memory().items():
             peaks[user] = max(peaks.get(user, 0), taken)
-        found = copies(folder, started - 1)
+        found, twice = copies(folder, started - 1)
     first, last = min(found, default=started), max(found, default=started)
     answer = {
-        "copies": len(found),
+        "mailboxes reached": len(found),
+        "reached twice": twice,
         "seconds until the first": round(first - started, 1),
         "minutes until the last": round((last - started) / 60, 2),
         "messages a second": round(len(found) / max(last - started, 1), 1),
