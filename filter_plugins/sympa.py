@@ -4,8 +4,14 @@
 
 from __future__ import annotations
 
-from hosting.sympa import identity
+from hosting.sympa import identity, pages
 from hosting.sympa_config import one_line
+from infini.plain import plain
+
+
+def addresses(lists, **wanted):
+    """Return the addresses of lists, or of those whose fields are as wanted."""
+    return [identity(one) for one in plain(lists) if all(one.get(name) == value for name, value in wanted.items())]
 
 
 class FilterModule:
@@ -14,6 +20,8 @@ class FilterModule:
     def filters(self):
         """Return them by name."""
         return {
-            "sympa_addresses": lambda lists: [identity(one) for one in lists],
+            "sympa_addresses": addresses,
+            "sympa_page_names": lambda *about: [{"name": page["name"]} for page in pages(*about)],
+            "sympa_pages": pages,
             "sympa_line": lambda value: one_line(value, ","),
         }

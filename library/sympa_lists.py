@@ -108,125 +108,17 @@ others: {description: How many lists were never declared., type: int, returned: 
 seconds: {description: How long it took on the host., type: float, returned: success}
 """
 
-import time
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import sympa, sympa_door, sympa_plan
-from ansible.module_utils.hosting.brake import UnsafePlanError
-
-PERSON = {
-    "email": {"type": "str", "required": True},
-    "name": {"type": "str"},
-    "info": {"type": "str"},
-    "receives": {"type": "bool", "default": True},
-    "hidden": {"type": "bool", "default": False},
-}
-LIST = {
-    "name": {"type": "str", "required": True},
-    "robot": {"type": "str", "required": True},
-    "kind": {"type": "str", "required": True},
-    "subject": {"type": "str", "required": True},
-    "description": {"type": "str"},
-    "language": {"type": "str"},
-    "topics": {"type": "list", "elements": "str", "default": []},
-    "status": {"type": "str", "choices": ["open", "closed"], "default": "open"},
-    "owners": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {**PERSON, "privileged": {"type": "bool", "default": True}},
-    },
-    "moderators": {"type": "list", "elements": "dict", "default": [], "options": PERSON},
-    "settings": {"type": "dict", "default": {}},
-    "managed": {"type": "bool", "default": False},
-}
-
-
-class Door:
-    """Sympa on this host."""
-
-    def __init__(self, module):
-        options = module.params
-        self.check = module.check_mode
-        self.folders = sympa_door.Folders(options["etc"], options["home"], options["owner"])
-        self.database = sympa_door.Database(options["database"])
-        self.map = Path(options["maps"], "transport")
-
-    def read(self):
-        """Return the lists that are there; in check mode a host without Sympa has none."""
-        if self.check and not self.folders.home.is_dir():
-            return {}
-        return sympa_door.read_lists(self.folders, self.database)
-
-    def turn(self, found, closing, opening):
-        """Have Sympa close and open lists, and return all of them as they are then."""
-        if self.check:
-            return sympa_plan.turned(found, closing, opening)
-        for address in closing:
-            sympa_door.sympa("close", address)
-        for address in opening:
-            sympa_door.sympa("open", address)
-        return self.read() if closing or opening else found
-
-    def write(self, plan, now):
-        """Write the lists of a plan: files, then tables, then the daemons are told."""
-        for address, one in plan.write.items():
-            self.folders.write_list(address, one, plan.before.get(address))
-        self.database.write(sympa_door.list_statements(plan.write, plan.before, now))
-        self.folders.touch(plan.write, "admin")
+from ansible.module_utils.hosting.sympa_lists_door import SPEC, answer
 
 
 def main():
-    """Read, plan, write."""
-    names = {"type": "list", "elements": "str", "default": []}
-    module = AnsibleModule(
-        argument_spec={
-            "lists": {"type": "list", "elements": "dict", "required": True, "options": LIST},
-            "robots": {"type": "list", "elements": "str", "required": True},
-            "listmaster": {"type": "str", "required": True},
-            "taken": names,
-            "confirm_closings": names,
-            "confirm_takeovers": names,
-            "database": {"type": "str", "default": "sympa"},
-            "etc": {"type": "path", "default": "/etc/sympa"},
-            "home": {"type": "path", "default": "/var/lib/sympa/list_data"},
-            "maps": {"type": "path", "default": "/etc/sympa/postfix"},
-            "owner": {"type": "str", "default": sympa_door.USER},
-        },
-        supports_check_mode=True,
-    )
-    options, door, now, started = module.params, Door(module), int(time.time()), time.monotonic()
-    wanted = options["lists"]
-    try:
-        sympa.refuse_impossible_lists(wanted, options["robots"], options["taken"])
-        sympa.refuse_unknown_topics(wanted, door.folders.topics())
-        found = door.read()
-        people = sympa_door.with_people_kept(door.folders, found)
-        sympa_plan.refuse_takeovers(wanted, people, options["confirm_takeovers"])
-        closing, opening = sympa_plan.turns(wanted, found, options["confirm_closings"])
-        turned = door.turn(found, closing, opening)
-        plan = sympa_plan.plan_lists(wanted, turned, now, options["listmaster"])
-        addresses = sympa_door.all_addresses(door.folders, {**turned, **plan.after})
-        stale = sympa_door.map_differs(door.map, addresses)
-        if not module.check_mode:
-            if plan.changed:
-                door.write(plan, now)
-            if stale:
-                # Read again: meanwhile people may have made lists on Sympa's pages.
-                door.folders.write_map(door.map, sympa_door.all_addresses(door.folders, door.folders.lists()))
-    except (sympa.SympaError, UnsafePlanError) as error:
-        module.fail_json(msg=str(error))
-    changes = sympa_plan.ListPlan(found, {**{name: turned[name] for name in (*closing, *opening)}, **plan.after})
-    module.exit_json(
-        changed=plan.changed or stale or bool(closing or opening),
-        written=sorted(plan.write),
-        closed=closing,
-        opened=opening,
-        others=sum(not one.ours for address, one in turned.items() if address not in plan.after),
-        seconds=round(time.monotonic() - started, 2),
-        diff=changes.diff() if module._diff else [],  # a thousand lists are a long text
-    )
+    """Hand the set to the engine, return what it says; the action plugin does so without the weight of a module."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    result = answer(module.params, check_mode=module.check_mode, diff=module._diff)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ module: sympa_robots
 short_description: Own the whole set of Sympa's robots
 description:
   - Writes the file of each declared robot (C(robot.conf), all of it) and makes the folder of its lists.
-  - A robot that is no longer declared keeps its pages and archives and loses its addresses; nothing is deleted.
+  - A robot that is no longer declared keeps its lists and archives and loses its addresses; nothing is deleted.
     Robots that were made by hand and never declared are left alone.
   - Writes the map of the mail domains that are robots, for Postfix.
 options:
@@ -57,6 +57,10 @@ options:
     description: File for what the DNS must say of the robots that sign by keys of this host.
     type: path
     default: /var/lib/infini-sympa/records.zone
+  records_copy:
+    description: File on the control node for a copy of it. Empty for none.
+    type: path
+    default: ""
   etc: {description: Sympa's folder of settings., type: path, default: /etc/sympa}
   home: {description: Sympa's folder of lists., type: path, default: /var/lib/sympa/list_data}
   maps: {description: Folder of the maps for Postfix., type: path, default: /etc/sympa/postfix}
@@ -78,90 +82,21 @@ RETURN = r"""
 written: {description: Robots whose file was written now., type: list, elements: str, returned: always}
 keys: {description: Domains whose key was made now., type: list, elements: str, returned: always}
 closed: {description: Robots that lost their addresses now., type: list, elements: str, returned: always}
+told: {description: What the DNS must say., type: str, returned: where it is not kept on the control node}
 seconds: {description: How long it took on the host., type: float, returned: success}
 """
 
-import time
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import sympa, sympa_door, sympa_keys, sympa_plan
-from ansible.module_utils.hosting.brake import UnsafePlanError
-
-ROBOT = {
-    "name": {"type": "str", "required": True},
-    "title": {"type": "str"},
-    "listmasters": {"type": "list", "elements": "str", "required": True},
-    "language": {"type": "str", "default": "fr"},
-    "url": {"type": "str"},
-    "dkim": {"type": "dict"},
-    "arc": {"type": "dict"},
-    "dmarc": {"type": "dict"},
-    "settings": {"type": "dict", "default": {}},
-}
+from ansible.module_utils.hosting.sympa_robots_door import SPEC, answer
 
 
 def main():
-    """Read, plan, write."""
-    names = {"type": "list", "elements": "str", "default": []}
-    module = AnsibleModule(
-        argument_spec={
-            "robots": {"type": "list", "elements": "dict", "required": True, "options": ROBOT},
-            "url": {"type": "str", "default": "https://{robot}/sympa"},
-            "taken": names,
-            "used": names,
-            "confirm_closings": names,
-            "host": {"type": "str", "default": ""},
-            "spf": {"type": "str", "default": "v=spf1 mx ~all"},
-            "dmarc": {"type": "str", "default": "v=DMARC1; p=none"},
-            "records": {"type": "path", "default": "/var/lib/infini-sympa/records.zone"},
-            "etc": {"type": "path", "default": "/etc/sympa"},
-            "home": {"type": "path", "default": "/var/lib/sympa/list_data"},
-            "maps": {"type": "path", "default": "/etc/sympa/postfix"},
-            "owner": {"type": "str", "default": sympa_door.USER},
-        },
-        supports_check_mode=True,
-    )
-    options, started = module.params, time.monotonic()
-    folders = sympa_door.Folders(options["etc"], options["home"], options["owner"])
-    try:
-        sympa.refuse_impossible_robots(options["robots"], options["taken"], options["used"])
-        plan = sympa_plan.plan_robots(
-            [sympa_keys.with_keys(robot, folders.keys) for robot in options["robots"]],
-            folders.robots(),
-            folders.robots_with_lists(),
-            options["url"],
-            options["confirm_closings"],
-        )
-        domains = dict.fromkeys(plan.open_robots(), "sympa")
-        path = Path(options["maps"], "domains")
-        stale = sympa_door.map_differs(path, domains)
-        keyless = sympa_keys.missing(options["robots"], folders.keys)
-        if not module.check_mode:
-            if keyless:
-                folders.make_keys(options["robots"])
-            for name, text in plan.write.items():
-                folders.write_robot(name, text)
-            for name in plan.folders:
-                folders.make_robot_folder(name)
-            if stale:
-                folders.write_map(path, domains)
-            told = sympa_keys.records(
-                options["robots"], folders.keys, options["host"], options["spf"], options["dmarc"]
-            )
-            unsaid = folders.tell(Path(options["records"]), told)
-        else:
-            unsaid = False
-    except (sympa.SympaError, UnsafePlanError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=bool(plan.changed or stale or keyless or unsaid),
-        keys=keyless,
-        written=sorted(plan.write),
-        closed=list(plan.closed),
-        seconds=round(time.monotonic() - started, 2),
-        diff=plan.diff() if module._diff else [],
-    )
+    """Hand the set to the engine, return what it says; the action plugin does so without the weight of a module."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    result = answer(module.params, check_mode=module.check_mode, diff=module._diff)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ _ADDRESS = re.compile(
     r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*@([a-z0-9_-]+\.)+[a-z0-9-]+", re.ASCII
 )
 
+_PAGES = re.compile(r"https://(?P<name>[a-z0-9][a-z0-9.-]*)(?P<path>(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)/?", re.ASCII)
 _PARAMETER = re.compile(r"[a-z][a-z0-9_.]*", re.ASCII)
 
 BOUNCES = "owner"
@@ -120,6 +121,20 @@ def list_addresses(name: str, robot: str) -> list[str]:
 def robot_addresses(robot: str) -> list[str]:
     """Return the addresses that a robot has."""
     return [f"{name}@{robot}" for name in ROBOT_NAMES]
+
+
+def pages(robots: Sequence[Mapping[str, Any]], url: str, domain: str) -> list[dict[str, Any]]:
+    """Return the names under which pages of robots and of Sympa's own domain are served, each with its paths."""
+    found: dict[str, list[str]] = {}
+    for name, address in [(domain, ""), *((robot["name"], robot.get("url")) for robot in robots)]:
+        said = address or url.format(robot=name)
+        match = _PAGES.fullmatch(said)
+        if not match:
+            raise SympaError(
+                f"the pages of robot {name} are at {said!r}: an address such as https://{name}/sympa is meant"
+            )
+        found.setdefault(match["name"], []).append(match["path"])
+    return [{"name": name, "paths": sorted(set(paths))} for name, paths in sorted(found.items())]
 
 
 def refuse_impossible_robots(

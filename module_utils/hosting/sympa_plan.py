@@ -3,7 +3,7 @@
 """Which robots and lists to make, mend and close: the thinking behind `sympa_robots` and `sympa_lists`.
 
 Nothing is ever deleted. A list of ours that is no longer declared is closed, as Sympa closes a list: its members are
-kept in its folder and come back when it is opened again. A robot of ours that is no longer declared keeps its pages and
+kept in its folder and come back when it is opened again. A robot of ours that is no longer declared keeps its lists and
 archives and loses its addresses. What people made with Sympa's own tools is left alone until it is declared.
 """
 

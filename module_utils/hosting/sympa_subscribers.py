@@ -13,8 +13,10 @@ lists that differ are read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
+from sys import intern
 from typing import NamedTuple
 
 from .brake import UnsafePlanError, allowance
@@ -34,7 +36,7 @@ RECEPTIONS = {
     "not_me",
 }
 VISIBILITIES = {"noconceal", "conceal"}
-_NOBODY = [0, 0]
+NOBODY = [0, 0]
 _COMPARED = ("name", "reception", "visibility")
 
 
@@ -94,20 +96,26 @@ class ListPlan:
         return ", ".join(f"{len(them)} {what}" for what, them in counts if them)
 
 
-def parse(lines: Iterable[str], lists: Collection[str]) -> Wanted:
-    """Read the file; a line that cannot be followed is named, and costs no other."""
-    rows = iter(lines)
-    header = next(rows, "").rstrip("\r\n").split("\t")
+def columns(line: str) -> tuple[str, ...]:
+    """Read the file's first line."""
+    header = line.rstrip("\r\n").split("\t")
     unknown = [column for column in header if column not in COLUMNS]
     if header[:2] != ["list", "email"] or unknown or len(set(header)) != len(header):
         raise FileError(
             f"its first line is not the names of its columns ({', '.join(COLUMNS)}; the first two are a must, in that "
             "order) parted by tabs: correct it"
         )
-    wanted = Wanted(columns=tuple(header))
+    return tuple(header)
+
+
+def parse(lines: Iterable[str], lists: Collection[str], numbers: Iterable[int] | None = None) -> Wanted:
+    """Read the file, or its first line and those of the `numbers`; a line that cannot be followed costs no other."""
+    rows = iter(lines)
+    header = columns(next(rows, ""))
+    wanted = Wanted(columns=header)
     known = frozenset(lists)
     undeclared: dict[str, list[int]] = {}
-    for number, line in enumerate(rows, 2):
+    for line, number in zip(rows, numbers or count(2)):
         cells = line.rstrip("\r\n").split("\t")
         if cells == [""]:
             continue
@@ -139,7 +147,7 @@ def _tell_undeclared(wanted: Wanted, undeclared: Mapping[str, list[int]]) -> Non
         )
 
 
-def _subscriber(cells: list[str], header: list[str], address: str) -> tuple[str, Subscriber]:
+def _subscriber(cells: list[str], header: Sequence[str], address: str) -> tuple[str, Subscriber]:
     """Read a line; raise with what is wrong of it."""
     if len(cells) != len(header):
         raise ValueError(f"it has {len(cells)} columns, and the first line names {len(header)}: correct it")
@@ -159,7 +167,7 @@ def _subscriber(cells: list[str], header: list[str], address: str) -> tuple[str,
         raise ValueError(f"{visibility!r} is no visibility: noconceal or conceal")
     if not (date.isascii() and date.isdecimal() and int(date) < 2**31):
         raise ValueError(f"{date!r} is no date: seconds since 1970, or nothing")
-    return email, Subscriber(name, reception, visibility, int(date))
+    return email, Subscriber(name, intern(reception), intern(visibility), int(date))
 
 
 def fingerprint(them: Mapping[str, Subscriber], compared: Collection[str]) -> list[int]:
@@ -172,20 +180,20 @@ def fingerprint(them: Mapping[str, Subscriber], compared: Collection[str]) -> li
     return [len(them), digest]
 
 
-def fingerprint_sql(compared: Collection[str]) -> str:
-    """Return the question that has the database work out the fingerprints of all its lists."""
-    columns = {
+def fingerprint_sql(compared: Collection[str], where: str = "") -> str:
+    """Return the question that has the database work out the fingerprints of all its lists, or of those `where`."""
+    cells = {
         "name": "TRIM(IFNULL(comment_subscriber, ''))",
         "reception": "IFNULL(NULLIF(reception_subscriber, ''), 'mail')",
         "visibility": "IFNULL(NULLIF(visibility_subscriber, ''), 'noconceal')",
     }
-    parts = ", ".join(columns[column] if column in compared else "''" for column in _COMPARED)
+    parts = ", ".join(cells[column] if column in compared else "''" for column in _COMPARED)
     # Whatever charset the tables of an old Sympa have, the digest is that of UTF-8.
     line = f"MD5(CONVERT(CONCAT_WS('\\t', LOWER(user_subscriber), {parts}) USING utf8mb4))"
     return (
         "SELECT CONCAT(list_subscriber, '@', robot_subscriber), COUNT(*), "
         f"BIT_XOR(CAST(CONV(LEFT({line}, 16), 16, 10) AS UNSIGNED)) "
-        "FROM subscriber_table GROUP BY robot_subscriber, list_subscriber"
+        f"FROM subscriber_table {where}GROUP BY robot_subscriber, list_subscriber"
     )
 
 
@@ -197,7 +205,7 @@ def differing(
     known: Mapping[str, frozenset[str]],
     closed: Collection[str] = (),
 ) -> list[str]:
-    """Return the lists that must be read: managed ones that are not as the file says, others with somebody new.
+    """Return the lists that must be read: managed ones that are not as the file says, others that are empty or gain.
 
     Those that are closed wait: Sympa keeps their subscribers in their folders, and puts them back itself.
     """
@@ -205,9 +213,10 @@ def differing(
         address
         for address in sorted({*managed, *wanted.lists} - set(closed))
         if (
-            prints.get(address, _NOBODY) != meant.get(address, _NOBODY)
+            prints.get(address, NOBODY) != meant.get(address, NOBODY)
             if address in managed
-            else not wanted.lists[address].keys() <= known.get(address, frozenset())
+            else prints.get(address, NOBODY) == NOBODY
+            or not wanted.lists[address].keys() <= known.get(address, frozenset())
         )
     ]
 
@@ -270,7 +279,7 @@ def refuse_other_than_wanted(
         if address in managed
         and not plan.left
         and address not in faulty
-        and prints.get(address, _NOBODY) != meant.get(address, _NOBODY)
+        and prints.get(address, NOBODY) != meant.get(address, NOBODY)
     ]
     if wrong:
         raise SympaError(

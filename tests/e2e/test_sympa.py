@@ -33,7 +33,10 @@ class Lists:
         return self.inventory.get(self.host, name)
 
     def run(self, command: str, text: str = "", status: int = 0) -> str:
-        line = [*self.inventory.connection(self.host).ssh("-o", "BatchMode=yes"), f"sh -c {shlex.quote(command)}"]
+        return self.run_on(self.host, command, text, status)
+
+    def run_on(self, host: str, command: str, text: str = "", status: int = 0) -> str:
+        line = [*self.inventory.connection(host).ssh("-o", "BatchMode=yes"), f"sh -c {shlex.quote(command)}"]
         done = subprocess.run(line, input=text, capture_output=True, text=True, check=False)
         assert done.returncode == status, f"{command}: {done.stderr}{done.stdout}"
         return done.stdout.strip()

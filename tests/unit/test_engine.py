@@ -14,7 +14,8 @@ import pytest
 
 from infini import engine
 
-DOORS = ["tree_door", "units_door", "php_door", "alternc_sets_door"]
+SYMPA = ["sympa_robots_door", "sympa_lists_door", "sympa_subscribers_door"]
+DOORS = ["tree_door", "units_door", "php_door", "alternc_sets_door", *SYMPA]
 
 
 @pytest.mark.parametrize("door", [*DOORS, "alternc_apply"])

@@ -3,6 +3,7 @@
 """How hosts are reached, and one run at a time on each; ssh is replaced by sh, the lock is a real one."""
 
 import os
+from ipaddress import ip_address, ip_network
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +49,15 @@ def test_connections_are_templated(inventory):
 def test_an_unknown_inventory_is_refused_with_the_known_ones():
     with pytest.raises(RefusedError, match="production, staging"):
         hosts.inventory_path("nowhere")
+
+
+@pytest.mark.parametrize("name", ["staging", "another"])
+def test_a_bench_of_any_name_has_addresses(monkeypatch, name):
+    monkeypatch.setenv("INFINI_BENCH", name)
+    staging_inventory = hosts.Inventory("staging")
+    for family in ("ipv4", "ipv6"):
+        network = ip_network(staging_inventory.get("web", f"bench_{family}"))
+        assert ip_address(staging_inventory.get("web", f"hosting_{family}")) in network
 
 
 def test_no_host_matches(inventory):

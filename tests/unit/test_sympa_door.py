@@ -63,6 +63,25 @@ def test_new_subscribers_are_one_change_and_nothing_is_left_of_their_lines(clien
     assert not rows.exists()
 
 
+def test_new_subscribers_come_in_the_order_of_the_tables_key():
+    other = "zoo@atelier.velo.test"
+    plans = {
+        AMIS: ListPlan(add={"b@x.test": Subscriber(), "c@x.test": Subscriber()}),
+        other: ListPlan(add={"a@x.test": Subscriber(), "b@x.test": Subscriber("B")}),
+    }
+
+    def order(*key):
+        load = next(iter(subscriber_statements(plans, 9, key)))
+        cells = [line.split("\t") for line in load.lines]
+        assert len(cells) == 4
+        assert all(len(line) == len(load.columns) for line in cells)
+        return [f"{line[2][0]} {line[0]}" for line in cells]
+
+    assert order("list_subscriber", "robot_subscriber", "user_subscriber") == ["b amis", "c amis", "a zoo", "b zoo"]
+    assert order("robot_subscriber", "list_subscriber", "user_subscriber") == ["a zoo", "b zoo", "b amis", "c amis"]
+    assert order("user_subscriber", "list_subscriber", "robot_subscriber") == ["a zoo", "b amis", "b zoo", "c amis"]
+
+
 def test_lines_that_cannot_be_written_change_nothing(client, rows, tmp_path):
     def full():
         raise OSError(28, "No space left on device")

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from unittest.mock import Mock
 
 import pytest
 import sympa_lists
@@ -15,6 +18,12 @@ from ansible.module_utils.hosting.sympa_config import parse
 from ansible.module_utils.hosting.sympa_plan import row_of
 from ansible.module_utils.hosting.sympa_subscribers import Subscriber, fingerprint
 from ansible.module_utils.testing import patch_module_args
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import action_loader
+from ansible.template import Templar
+
+from infini import ROOT
+from infini.hosts import load_plugins
 
 ROBOT = "listes.velo.test"
 AMIS = f"amis@{ROBOT}"
@@ -44,6 +53,8 @@ class Recorded:
 
     def ask(self, question):
         table = question.partition(" FROM ")[2].split()[0]
+        if table.startswith("information_schema"):
+            return iter([["robot_subscriber"], ["user_subscriber"], ["list_subscriber"]])
         return iter(self.tables.get("fingerprints" if "MD5" in question else table, []))
 
     def write(self, statements):
@@ -142,6 +153,27 @@ def test_a_robot_without_a_key_of_its_own_gets_one(run, place):
     assert key.read_text() == before
 
 
+def test_what_the_dns_must_say_is_kept_on_the_control_node_too(run, place, action):
+    robots = [{**ROBOTS[0], "dkim": {"selector": "l1"}}]
+    copy = place / "control/records.zone"
+
+    def ask(asked, _variables):
+        here = {"etc": "etc", "home": "home", "maps": "etc/postfix", "records": "state/records.zone"}
+        return run(sympa_robots, **{**asked, **{name: str(place / path) for name, path in here.items()}, "owner": ""})
+
+    def follow():
+        return action("sympa_robots", ask, robots=robots, host="mx.infini.test", records_copy=str(copy)).run(
+            task_vars={}
+        )
+
+    assert "told" not in follow()
+    assert copy.read_text() == (place / "state/records.zone").read_text()
+    assert not follow()["changed"]
+    copy.write_text("old")
+    assert not follow()["changed"], "Sympa is not restarted for a copy elsewhere"
+    assert "l1._domainkey" in copy.read_text()
+
+
 def test_a_list_is_written_as_sympa_would(run, place):
     run(sympa_robots, robots=ROBOTS)
     check = lists(run, check=True)
@@ -238,10 +270,54 @@ def test_a_list_of_nobody_is_refused_before_anything_is_read(run, place):
     assert tree(place) == {}
 
 
-def subscribers(run, place, *rows, header="list\temail\tname", **more):
+@pytest.fixture
+def action(monkeypatch):
+    """Give an action of this name and these arguments, whose host is asked by `ask`."""
+    load_plugins()
+    action_loader.add_directory(str(ROOT / "action_plugins"))
+
+    def action(name, ask, check=False, **arguments):
+        words = dict.fromkeys(("connection", "play_context", "shared_loader_obj"), Mock())
+        loader, task = DataLoader(), Mock(args=arguments, async_val=0, check_mode=check)
+        found = action_loader.get(name, task=task, loader=loader, templar=Templar(loader, {}), **words)
+        monkeypatch.setattr(found, "ask", ask)
+        return found
+
+    return action
+
+
+@pytest.fixture
+def follow(run, place, action, monkeypatch):
+    """Run the action on a file; the host's half is the module. `asked` is what the host wanted to see at last."""
+
+    def carried(command, in_data):
+        done = subprocess.run(["sh", "-c", command], input=in_data, capture_output=True, check=False)
+        return {"rc": done.returncode, "stdout": "", "stderr": done.stderr.decode()}
+
+    def follow(src, check=False, **more):
+        follow.asked = None
+
+        def ask(asked, _variables):
+            asked = {**asked, "known": str(place / "state/known.json"), "owner": ""}
+            asked["home"] = more.get("home", str(place / "home"))
+            follow.asked = asked["need"]
+            return run(sympa_subscribers, check=check, **asked)
+
+        what = {"src": str(src), "lists": [AMIS], "managed": [AMIS], **more}
+        ours = action("sympa_subscribers", ask, check, **what)
+        monkeypatch.setattr(sys.modules[type(ours).__module__], "LINES", str(place / "lines.tsv"))
+        monkeypatch.setattr(ours, "_low_level_execute_command", carried)
+        result = ours.run(task_vars={})
+        assert not (place / "lines.tsv").exists(), "nobody's address stays there"
+        return result
+
+    return follow
+
+
+def subscribers(follow, place, *rows, header="list\temail\tname", **more):
     (place / "wanted.tsv").write_text("".join(f"{row}\n" for row in (header, *rows)))
     (place / "home" / ROBOT / "amis").mkdir(parents=True, exist_ok=True)
-    return run(sympa_subscribers, src=str(place / "wanted.tsv"), lists=[AMIS], managed=[AMIS], **more)
+    return follow(place / "wanted.tsv", **more)
 
 
 def there(**them):
@@ -252,14 +328,14 @@ def there(**them):
     }
 
 
-def test_subscribers_come_go_and_are_mended(run, place):
+def test_subscribers_come_go_and_are_mended(follow, place):
     there(a="Anne", b="", c="")
     rows = [f"{AMIS}\t{name}" for name in ("A@x.test\tAnna", "b@x.test\t", "d@x.test\tD'Artagnan")]
-    check = subscribers(run, place, *rows, check=True)
+    check = subscribers(follow, place, *rows, check=True)
     assert (check["added"], check["mended"], check["removed"], Recorded.told) == (1, 1, 1, [])
     assert check["diff"]["after"] == f"{AMIS}: 1 added, 1 changed, 1 removed\n"
     Recorded.becomes = ({"a": "Anna", "b": "", "d": "D'Artagnan"},)
-    result = subscribers(run, place, *rows)
+    result = subscribers(follow, place, *rows)
     assert result["changed"]
     told = "\n".join(Recorded.told)
     assert "comment_subscriber = 'Anna'" in told
@@ -269,90 +345,150 @@ def test_subscribers_come_go_and_are_mended(run, place):
     assert json.loads((place / "state/known.json").read_text()) == {AMIS: "a@x.test b@x.test d@x.test"}
 
 
-def test_as_the_file_says_nobody_is_even_read(run, place):
+def test_as_the_file_says_nobody_is_even_read(follow, place):
     there(a="Anne")
     del Recorded.tables["subscriber_table"]
-    assert not subscribers(run, place, f"{AMIS}\ta@x.test\tAnne")["changed"]
+    assert not subscribers(follow, place, f"{AMIS}\ta@x.test\tAnne")["changed"]
     assert not Recorded.told
 
 
-def test_what_the_database_does_not_keep_is_said(run, place):
+def test_what_the_database_does_not_keep_is_said(follow, place):
     there()
-    result = subscribers(run, place, f"{AMIS}\ta@x.test\tAnne")
+    result = subscribers(follow, place, f"{AMIS}\ta@x.test\tAnne")
     assert result["msg"].startswith(f"the database does not hold what the file says of {AMIS}")
 
 
-def test_a_settled_file_is_not_even_parsed(run, place, monkeypatch):
+def test_a_settled_file_is_not_even_sent(follow, place):
     there(a="Anne")
     row = f"{AMIS}\ta@x.test\tAnne"
-    subscribers(run, place, row)
-    with monkeypatch.context() as patched:
-        patched.setattr(sympa_subscribers.thinking, "parse", None)
-        again = subscribers(run, place, row)
+    subscribers(follow, place, row)
+    assert follow.asked == [AMIS]
+    again = subscribers(follow, place, row)
+    assert follow.asked is None
     assert (again["changed"], again["subscriptions"]) == (False, 1)
 
 
-def test_a_note_of_the_last_run_that_is_damaged_is_none(run, place):
+def test_only_the_lists_with_new_lines_are_sent(follow, place):
+    there(a="Anne")
+    other, lists = f"lettre@{ROBOT}", {"lists": [AMIS, f"lettre@{ROBOT}"], "managed": []}
+    rows = [f"{AMIS}\ta@x.test\tAnne", f"{other}\tb@x.test\t", f"{AMIS}\tc@x.test\t"]
+    (place / "home" / ROBOT / "lettre").mkdir(parents=True)
+    assert subscribers(follow, place, *rows, **lists)["added"] == 2
+    result = subscribers(follow, place, *rows, f"{other}\toops\t", **lists)
+    assert follow.asked == [other]
+    assert "line 5: 'oops' is no mail address" in result["msg"], "by its number in the whole file"
+    assert json.loads((place / "state/known.json").read_text()) == {AMIS: "a@x.test c@x.test", other: "b@x.test"}
+    assert subscribers(follow, place, *rows, **lists)["subscriptions"] == 3
+    assert follow.asked == [other], "as long as a line of it was at fault, it is not settled"
+    assert subscribers(follow, place, *rows, **lists)["subscriptions"] == 3
+    assert follow.asked is None
+
+
+def test_a_line_at_fault_costs_other_lists_nothing(follow, place):
+    there(a="Anne")
+    other, lists = f"lettre@{ROBOT}", {"lists": [AMIS, f"lettre@{ROBOT}"], "managed": []}
+    (place / "home" / ROBOT / "lettre").mkdir(parents=True)
+    rows = [f"{AMIS}\ta@x.test\tAnne", f"{other}\toops\t"]
+    subscribers(follow, place, *rows, **lists)
+    assert subscribers(follow, place, *rows, f"{other}\tb@x.test\t", **lists)["added"] == 1
+    assert subscribers(follow, place, *rows, f"{other}\tb@x.test\t", **lists)["failed"]
+    assert follow.asked == [other]
+
+
+def test_who_deletes_what_is_known_has_everybody_brought_back(follow, place):
     there(a="Anne")
     row = f"{AMIS}\ta@x.test\tAnne"
-    subscribers(run, place, row)
-    (place / "state/settled.json").write_text("")
-    assert subscribers(run, place, row)["subscriptions"] == 1
-
-
-def test_a_file_from_a_spreadsheet_is_read(run, place):
+    subscribers(follow, place, row)
     there()
-    header = "\ufefflist\temail\tname\r"
-    assert subscribers(run, place, f"{AMIS}\ta@x.test\tAnne\r", header=header, check=True)["added"] == 1
+    assert subscribers(follow, place, row)["added"] == 0
+    (place / "state/known.json").unlink()
+    Recorded.becomes = ({"a": "Anne"},)
+    assert subscribers(follow, place, row)["added"] == 1
 
 
-def test_lines_that_a_killed_run_left_go_even_when_nothing_is_to_do(run, place):
-    there(a="Anne")
-    (place / "lines").mkdir()
-    (place / "lines/0").write_text("somebody's address")
-    subscribers(run, place, f"{AMIS}\ta@x.test\tAnne", check=True)
-    assert (place / "lines/0").exists()
-    assert not subscribers(run, place, f"{AMIS}\ta@x.test\tAnne")["changed"]
-    assert not (place / "lines").exists()
-
-
-def test_a_settled_file_is_parsed_again_when_the_list_has_changed(run, place):
-    row = f"{AMIS}\ta@x.test\tAnne"
-    there(a="Anne")
-    subscribers(run, place, row)
-    there(a="Anne", z="")
-    assert subscribers(run, place, row, check=True)["removed"] == 1
-    there(a="Anne")
-    assert subscribers(run, place, row, f"{AMIS}\tb@x.test\t", check=True)["added"] == 1
-
-
-def test_who_has_left_is_not_brought_back(run, place):
-    there(a="", b="")
-    rows = [f"{AMIS}\t{name}@x.test\t" for name in "ab"]
-    subscribers(run, place, *rows)
-    there(a="")
-    result = subscribers(run, place, *rows)
-    assert (result["changed"], result["left"], Recorded.told) == (False, 1, [])
-
-
-def test_a_list_that_lost_everybody_at_once_is_said(run, place):
-    there(a="", b="", c="")
+def test_an_unmanaged_list_that_is_empty_all_at_once_is_looked_at(follow, place):
     rows = [f"{AMIS}\t{name}@x.test\t" for name in "abc"]
-    assert subscribers(run, place, *rows)["emptied"] == []
+    there(a="", b="", c="")
+    assert subscribers(follow, place, *rows, managed=[])["emptied"] == []
+    there(a="")
+    subscribers(follow, place, *rows, managed=[])
+    assert follow.asked is None, "who comes and goes there is not our business"
     there()
-    for _ in range(2):  # until somebody has looked into it
-        assert subscribers(run, place, *rows)["emptied"] == [AMIS]
+    assert subscribers(follow, place, *rows, managed=[])["emptied"] == [AMIS]
     assert not Recorded.told
 
 
-def test_a_host_without_sympa_is_checked(run, place):
-    result = run(sympa_subscribers, src=str(place / "wanted.tsv"), lists=[AMIS], home=str(place / "none"), check=True)
+def test_a_list_that_is_gone_from_data_and_file_is_forgotten(follow, place):
+    there(a="Anne")
+    subscribers(follow, place, f"{AMIS}\ta@x.test\tAnne")
+    assert not subscribers(follow, place, lists=[], managed=[])["changed"]
+    assert json.loads((place / "state/known.json").read_text()) == {}
+    subscribers(follow, place, lists=[], managed=[])
+    assert follow.asked is None
+
+
+def test_a_note_of_the_last_run_that_is_damaged_is_none(follow, place):
+    there(a="Anne")
+    row = f"{AMIS}\ta@x.test\tAnne"
+    subscribers(follow, place, row)
+    (place / "state/settled.json").write_text("")
+    assert subscribers(follow, place, row)["subscriptions"] == 1
+
+
+def test_a_file_from_a_spreadsheet_is_read(follow, place):
+    there()
+    header = "\ufefflist\temail\tname\r"
+    assert subscribers(follow, place, f"{AMIS}\ta@x.test\tAnne\r", header=header, check=True)["added"] == 1
+
+
+def test_lines_that_a_killed_run_left_go_even_when_nothing_is_to_do(follow, place):
+    there(a="Anne")
+    (place / "lines").mkdir()
+    (place / "lines/0").write_text("somebody's address")
+    subscribers(follow, place, f"{AMIS}\ta@x.test\tAnne", check=True)
+    assert (place / "lines/0").exists()
+    assert not subscribers(follow, place, f"{AMIS}\ta@x.test\tAnne")["changed"]
+    assert not (place / "lines").exists()
+
+
+def test_a_settled_file_is_parsed_again_when_the_list_has_changed(follow, place):
+    row = f"{AMIS}\ta@x.test\tAnne"
+    there(a="Anne")
+    subscribers(follow, place, row)
+    there(a="Anne", z="")
+    assert subscribers(follow, place, row, check=True)["removed"] == 1
+    there(a="Anne")
+    assert subscribers(follow, place, row, f"{AMIS}\tb@x.test\t", check=True)["added"] == 1
+
+
+def test_who_has_left_is_not_brought_back(follow, place):
+    there(a="", b="")
+    rows = [f"{AMIS}\t{name}@x.test\t" for name in "ab"]
+    subscribers(follow, place, *rows)
+    there(a="")
+    result = subscribers(follow, place, *rows)
+    assert (result["changed"], result["left"], Recorded.told) == (False, 1, [])
+
+
+def test_a_list_that_lost_everybody_at_once_is_said(follow, place):
+    there(a="", b="", c="")
+    rows = [f"{AMIS}\t{name}@x.test\t" for name in "abc"]
+    assert subscribers(follow, place, *rows)["emptied"] == []
+    there()
+    for _ in range(2):  # until somebody has looked into it
+        assert subscribers(follow, place, *rows)["emptied"] == [AMIS]
+    assert not Recorded.told
+
+
+def test_a_host_without_sympa_is_checked(follow, place):
+    (place / "wanted.tsv").write_text("list\temail\n")
+    result = follow(place / "wanted.tsv", home=str(place / "none"), check=True)
     assert result["changed"]
 
 
-def test_a_faulty_line_is_named_and_the_others_are_in_force(run, place):
+def test_a_faulty_line_is_named_and_the_others_are_in_force(follow, place):
     there(a="", z="")
-    result = subscribers(run, place, f"{AMIS}\ta@x.test\t", f"{AMIS}\toops\t", f"{AMIS}\tb@x.test\t")
+    result = subscribers(follow, place, f"{AMIS}\ta@x.test\t", f"{AMIS}\toops\t", f"{AMIS}\tb@x.test\t")
     assert result["failed"]
     assert "cannot be followed: 1; " in result["msg"]
     assert "all others are in force:\nline 3: 'oops' is no mail address" in result["msg"]
@@ -360,19 +496,19 @@ def test_a_faulty_line_is_named_and_the_others_are_in_force(run, place):
     assert "\tb@x.test\t" in Recorded.told[0]
 
 
-def test_a_file_that_is_cut_off_takes_nobody_away(run, place):
+def test_a_file_that_is_cut_off_takes_nobody_away(follow, place):
     there(**dict.fromkeys("abcdefghijkl", ""))
-    result = subscribers(run, place)
+    result = subscribers(follow, place)
     assert f"subscribers would be taken off: 12 of 12 of {AMIS}" in result["msg"]
     assert not Recorded.told
     Recorded.becomes = ({},)
-    assert subscribers(run, place, confirm_removals=[AMIS])["removed"] == 12
+    assert subscribers(follow, place, confirm_removals=[AMIS])["removed"] == 12
 
 
-def test_a_file_that_is_not_there_or_none_has_one_sentence(run, place):
-    result = run(sympa_subscribers, src=str(place / "no.tsv"), lists=[AMIS])
+def test_a_file_that_is_not_there_or_none_has_one_sentence(follow, place):
+    result = follow(place / "no.tsv")
     assert result["msg"].endswith("is not there: write it first")
     (place / "latin.tsv").write_bytes(b"list\temail\n\xe9")
-    result = run(sympa_subscribers, src=str(place / "latin.tsv"), lists=[AMIS])
+    result = follow(place / "latin.tsv")
     assert "it is not UTF-8" in result["msg"]
-    assert "first line is not the names" in subscribers(run, place, header="email")["msg"]
+    assert "first line is not the names" in subscribers(follow, place, header="email")["msg"]
