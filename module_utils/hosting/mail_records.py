@@ -25,32 +25,40 @@ class Policy:
     """What the platform says of its own mail; `{domain}` stands for the domain."""
 
     host: str
-    selector: str
     spf: str
     dmarc: str
+    ttl: int = 3600
 
 
-def zone(keys: Mapping[str, str], policy: Policy, services: Services = SERVICES) -> str:
-    """Return the lines of all domains, from their public keys in base64 by name."""
-    return "".join(
-        f"{line}\n" for domain, key in sorted(keys.items()) for line in records(domain, key, policy, services)
-    )
+def zone(keys: Mapping[str, Mapping[str, str]], policy: Policy, services: Services = SERVICES) -> str:
+    """Return the lines of all domains, from their public keys in base64 by name and selector."""
+    return "".join(f"{line}\n" for domain in sorted(keys) for line in records(domain, keys[domain], policy, services))
 
 
-def records(domain: str, key: str, policy: Policy, services: Services = SERVICES) -> Iterator[str]:
+def records(domain: str, keys: Mapping[str, str], policy: Policy, services: Services = SERVICES) -> Iterator[str]:
     """Return the lines of one domain; names are whole, so that they can stand in any zone."""
     yield f"; {domain}"
     # The host's own name, too: what is forwarded leaves under it, and `mx` in its SPF means an MX record only.
-    yield f"{domain}. 3600 MX 10 {policy.host}."
+    yield f"{domain}. {policy.ttl} MX 10 {policy.host}."
     if domain != policy.host:
         for service, port in services:
-            yield f"_{service}._tcp.{domain}. 3600 SRV 0 1 {port} {policy.host}."
+            yield f"_{service}._tcp.{domain}. {policy.ttl} SRV 0 1 {port} {policy.host}."
     for name, text in (
         (domain, policy.spf),
-        (f"{policy.selector}._domainkey.{domain}", f"v=DKIM1; k=rsa; p={key}"),
+        *((key_name(domain, selector), key_text(key)) for selector, key in sorted(keys.items())),
         (f"_dmarc.{domain}", policy.dmarc),
     ):
-        yield f"{name}. 3600 TXT {_quoted(text.replace('{domain}', domain))}"
+        yield f"{name}. {policy.ttl} TXT {_quoted(text.replace('{domain}', domain))}"
+
+
+def key_name(domain: str, selector: str) -> str:
+    """Return where the DNS shows a key."""
+    return f"{selector}._domainkey.{domain}"
+
+
+def key_text(key: str) -> str:
+    """Return what it shows of it."""
+    return f"v=DKIM1; k=rsa; p={key}"
 
 
 def read_keys(folder: Path, domains: Iterable[str], selector: str) -> dict[str, str]:
@@ -69,19 +77,25 @@ def make_keys(folder: Path, domains: Iterable[str], selector: str, group: int) -
         list(workers.map(lambda domain: _make_key(folder, domain, selector, group), domains))
 
 
+def remove_key(folder: Path, domain: str, selector: str) -> None:
+    """Delete a key, if it is there."""
+    for path in _paths(folder, domain, selector):
+        path.unlink(missing_ok=True)
+
+
 def _make_key(folder: Path, domain: str, selector: str, group: int) -> None:
     private, public = _paths(folder, domain, selector)
     if not private.exists():
-        _write(private, _openssl("genrsa", BITS), 0o640, group)
+        write(private, _openssl("genrsa", BITS), 0o640, group)
     text = base64.b64encode(_openssl("rsa", "-in", str(private), "-pubout", "-outform", "DER"))
-    _write(public, text, 0o644, group)
+    write(public, text, 0o644, group)
 
 
 def _paths(folder: Path, domain: str, selector: str) -> tuple[Path, Path]:
     return folder / f"{domain}.{selector}.key", folder / f"{domain}.{selector}.pub"
 
 
-def _write(path: Path, content: bytes, mode: int, group: int) -> None:
+def write(path: Path, content: bytes, mode: int, group: int) -> None:
     """Write a file in one instant; nobody reads it before it is whole and its owner's."""
     staged = path.with_name(f".{path.name}.new")
     staged.unlink(missing_ok=True)
