@@ -68,6 +68,12 @@ options:
   selector: {description: Name under which a domain's first DKIM key stands in the DNS., type: str, default: infini1}
   spf: {description: "SPF record; C({domain}) stands for the domain.", type: str, default: v=spf1 mx ~all}
   dmarc: {description: "DMARC record; C({domain}) stands for the domain.", type: str, default: v=DMARC1; p=none}
+  tls_reports:
+    description: Record that says where to report on TLS; C({host}) stands for O(host).
+    type: str
+    default: ""
+  pages: {description: Name of the host that serves the pages of the domains., type: str, default: ""}
+  sts: {description: Text of the MTA-STS policy that it serves., type: str, default: ""}
   ttl: {description: Seconds for which what the DNS says may be remembered., type: int, default: 3600}
   confirm_removals:
     description: Mailboxes, aliases, or domains with all their addresses, that may go although they are many at once.
@@ -160,6 +166,9 @@ def main():
             "spf": {"type": "str", "default": "v=spf1 mx ~all"},
             "dmarc": {"type": "str", "default": "v=DMARC1; p=none"},
             "ttl": {"type": "int", "default": 3600},
+            "tls_reports": {"type": "str", "default": ""},
+            "pages": {"type": "str", "default": ""},
+            "sts": {"type": "str", "default": ""},
             "confirm_removals": {**texts, "default": []},
             "overwrite": {**texts, "default": []},
         },

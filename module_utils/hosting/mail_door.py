@@ -18,7 +18,7 @@ from . import mail_keys_door as keys
 from . import mail_plan as thinking
 from . import tree
 from .brake import UnsafePlanError
-from .mail_records import Policy
+from .mail_records import PARTS, Policy
 from .tree_apply import recover
 from .tree_disk import Disk
 from .tree_memory import TREES, Store
@@ -121,7 +121,7 @@ def _sign(asked: Mapping[str, Any], domains: Collection[str], *, check_mode: boo
         keys.make(place, lacking)
         if ring != before:
             keys.save(place, ring)
-    made = keys.texts(place, ring, domains, Policy(asked["host"], asked["spf"], asked["dmarc"], asked["ttl"]))
+    made = keys.texts(place, ring, domains, Policy(**{name: asked[name] for name in PARTS}))
     found = keys.stale(made)
     if not check_mode:
         keys.lay(place, made)

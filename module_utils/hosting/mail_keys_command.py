@@ -41,7 +41,7 @@ class Host:
 
     def __init__(self, place: door.Place, look: Look, said: dict[str, Any], domains: Sequence[str]) -> None:
         self.place, self.look, self.domains = place, look, domains
-        self.policy = dns.Policy(said["host"], said["spf"], said["dmarc"], said["ttl"])
+        self.policy = dns.Policy(**said["policy"])
         self.selector, self.days = str(said["selector"]), float(said["days"])
         self.ring = door.load(place)
 

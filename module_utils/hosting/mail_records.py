@@ -5,29 +5,40 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 Services = Sequence["tuple[str, int]"]
 
 LONGEST_TEXT = 255
 SERVICES = (("submissions", 465), ("submission", 587), ("imaps", 993), ("sieve", 4190))
 """What members' programs ask for, and its ports."""
+WEEK = 604800
+STS_MODES = ("testing", "enforce", "none")
+"""Others report only; they refuse to send without good TLS; a policy that was there goes."""
 BITS = "2048"  # what every receiver takes; longer keys do not fit one answer over UDP
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What the platform says of its own mail; `{domain}` stands for the domain."""
+    """What the platform says of its own mail; `{domain}` stands for the domain, `{host}` for the mail server."""
 
     host: str
     spf: str
     dmarc: str
     ttl: int = 3600
+    tls_reports: str = ""
+    pages: str = ""  # the host that serves autoconfig, autodiscover and the policy
+    sts: str = ""  # the policy of MTA-STS
+
+
+PARTS = tuple(part.name for part in fields(Policy))
 
 
 def zone(keys: Mapping[str, Mapping[str, str]], policy: Policy, services: Services = SERVICES) -> str:
@@ -43,12 +54,50 @@ def records(domain: str, keys: Mapping[str, str], policy: Policy, services: Serv
     if domain != policy.host:
         for service, port in services:
             yield f"_{service}._tcp.{domain}. {policy.ttl} SRV 0 1 {port} {policy.host}."
+        if policy.pages:
+            for name in page_names(domain, policy.sts):
+                yield f"{name}. {policy.ttl} CNAME {policy.pages}."
     for name, text in (
         (domain, policy.spf),
         *((key_name(domain, selector), key_text(key)) for selector, key in sorted(keys.items())),
         (f"_dmarc.{domain}", policy.dmarc),
+        (f"_smtp._tls.{domain}", policy.tls_reports),
+        (f"_mta-sts.{domain}", f"v=STSv1; id={_digest(policy.sts)}" if _has_policy(domain, policy) else ""),
     ):
-        yield f"{name}. {policy.ttl} TXT {_quoted(text.replace('{domain}', domain))}"
+        if text:
+            said = text.replace("{domain}", domain).replace("{host}", policy.host)
+            yield f"{name}. {policy.ttl} TXT {_quoted(said)}"
+
+
+def page_names(domain: str, sts: str) -> list[str]:
+    """Return the host names by which a domain's pages are asked for."""
+    return [f"{page}.{domain}" for page in ("autoconfig", "autodiscover", *(["mta-sts"] if sts else []))]
+
+
+def page_sites(domains: Iterable[str], sts: str) -> list[dict[str, Any]]:
+    """Return the pages of mail domains as sites: the names of each on one certificate."""
+    return [{"name": first, "aliases": others} for first, *others in (page_names(domain, sts) for domain in domains)]
+
+
+def sts_policy(host: str, said: Mapping[str, Any]) -> str:
+    """Return the policy by which other mail servers insist on TLS with ours (RFC 8461), empty where nothing is said."""
+    if not said:
+        return ""
+    mode, seconds = said.get("mode"), said.get("seconds", WEEK)
+    if mode not in STS_MODES or not isinstance(seconds, int) or not 0 < seconds <= 52 * WEEK:
+        raise ValueError(
+            f"MTA-STS cannot be {dict(said)}: write a mode ({', '.join(STS_MODES)}), and seconds up to a year"
+        )
+    return f"version: STSv1\nmode: {mode}\nmx: {host}\nmax_age: {seconds}\n"
+
+
+def _has_policy(domain: str, policy: Policy) -> bool:
+    return bool(policy.sts and policy.pages) and domain != policy.host
+
+
+def _digest(text: str) -> str:
+    """Return a name for a text that changes with it, as long as an id may be."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def key_name(domain: str, selector: str) -> str:

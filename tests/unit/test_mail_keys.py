@@ -28,6 +28,7 @@ DAY = 86400
 HERE, GONE, DUMB = Sight(shows=["ns1", "ns2"], ttl=300), Sight(lacks=["ns1", "ns2"]), Sight(silent=["ns2"])
 HALF = Sight(shows=["ns1"], lacks=["ns2"], ttl=300)
 OLD, NEW = Key("infini1", SIGNS, 0.0), Key("infini2", PUBLISHED, 100.0)
+SAID = {"policy": {"host": "mx.test", "spf": "s", "dmarc": "d", "ttl": 300}, "selector": "infini1", "days": DAYS}
 TEXT = "v=DKIM1; k=rsa; p=abc"
 DOOR = Path(__file__).parents[2] / "roles/mail/tree/usr/local/lib/infini-mail/keys"
 
@@ -167,8 +168,7 @@ class World:
         mail_keys_door.save(self.place, ring)
 
     def host(self):
-        said = {"host": "mx.test", "spf": "s", "dmarc": "d", "ttl": 300, "selector": "infini1", "days": DAYS}
-        return mail_keys_command.Host(self.place, self.look, said, ["mx.test", "velo.test"])
+        return mail_keys_command.Host(self.place, self.look, SAID, ["mx.test", "velo.test"])
 
     def look(self, name, key):
         text = self.shown.get(name)
@@ -338,8 +338,7 @@ def test_a_run_that_is_killed_anywhere_is_gone_on_with(world, monkeypatch, count
 def command(world, tmp_path, monkeypatch, capsys):
     """The command on that host: words -> status and what it says."""
     (tmp_path / "domains").write_text("mx.test OK\nvelo.test OK\n")
-    said = {"host": "mx.test", "spf": "s", "dmarc": "d", "ttl": 300, "selector": "infini1", "days": 14}
-    (tmp_path / "keys.json").write_text(json.dumps({**said, "nameservers": ["192.0.2.53"]}))
+    (tmp_path / "keys.json").write_text(json.dumps({**SAID, "nameservers": ["192.0.2.53"]}))
     monkeypatch.setattr(mail_keys_command, "CONFIG", tmp_path / "keys.json")
     monkeypatch.setattr(mail_keys_command, "DOMAINS", tmp_path / "domains")
     monkeypatch.setattr(mail_keys_command, "STATE", world.place.state)
@@ -395,10 +394,11 @@ def servers():
     """The class that asks name servers, out of the program as it stands on a host."""
     loader = importlib.machinery.SourceFileLoader("infini_mail_keys", str(DOOR))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    before = list(sys.path)
-    loader.exec_module(module)
-    sys.path[:] = before
-    module.SECONDS, module.TRIES = 0.2, 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)  # nothing may be left beside it in the role's tree
+        patch.syspath_prepend("")
+        loader.exec_module(module)
+    module.SECONDS, module.TRIES = 1, 1
     return module.Servers
 
 
