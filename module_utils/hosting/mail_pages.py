@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > LONGEST:
-            self.send_error(413)
+            self.send_error(413 if length.isdigit() else 411)
             return
         self._say(self.rfile.read(int(length)).decode("utf-8", "replace"))
 

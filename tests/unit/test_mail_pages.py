@@ -183,6 +183,8 @@ def test_who_is_not_the_front_and_who_says_too_much_gets_nothing(ask):
         ask("mta-sts.velo.test", "/.well-known/mta-sts.txt", proxy=b"")
     long = "x" * (mail_pages.LONGEST + 1)
     assert ask("autodiscover.velo.test", "/autodiscover/autodiscover.xml", method="POST", body=long)[0] == 413
+    pieces = iter([b"how long this is, nobody says"])
+    assert ask("autodiscover.velo.test", "/autodiscover/autodiscover.xml", method="POST", body=pieces)[0] == 411
     assert ask("mta-sts.velo.test", "/.well-known/mta-sts.txt", method="POST", body="")[0] == 405
     assert ask("mta-sts.velo.test", "/.well-known/mta-sts.txt", method="HEAD")[::2] == (200, "")
 
