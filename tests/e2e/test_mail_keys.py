@@ -91,10 +91,10 @@ class Bench(Platform):
         Path(self.get("mail_records_copy")).write_text(self.run("cat /var/lib/infini/mail/records.zone"))
         self.play("dns")
 
-    def keys(self):
-        """Return what each key of the domain is for."""
+    def keys(self, part="state"):
+        """Return what each key of the domain is for, or another part of what is known of it."""
         said = json.loads(self.run("cat /var/lib/infini/mail/keys.json"))
-        return {key["selector"]: key["state"] for key in said[self.domain]}
+        return {key["selector"]: key[part] for key in said[self.domain]}
 
     def step(self):
         """Go on as the timer does, after a run that was killed anywhere in its work."""
@@ -163,7 +163,7 @@ class Traffic:
 
     def look(self, kind, raw):
         field = b"DKIM-Signature" if kind == "dkim" else b"ARC-Seal"
-        found = re.search(field + rb":.*?\bs=([a-z0-9]+)", raw, re.DOTALL)
+        found = re.search(field + rb":.*?[;\s]s=([a-z0-9]+);", raw, re.DOTALL)
         selector = found[1].decode() if found else "none"
         self.waiting.append((time.monotonic() + LATE, kind, selector, raw, holds(kind, raw, self.strict)))
 
@@ -224,10 +224,9 @@ def test_a_key_changes_while_members_write_and_every_message_verifies(bench, tra
         time.sleep(5)
         bench.publish()
         assert bench.until("signs", new)[-2:] == ["seen", "signs"]
-        changed = time.monotonic()
         assert bench.keys() == {old: "kept", new: "signs"}
         assert bench.until("withdrawn", old) == ["kept", "withdrawn"]
-        assert time.monotonic() - changed >= KEPT - 1
+        assert bench.keys("since")[old] - bench.keys("since")[new] >= KEPT
         assert f"{old}._domainkey.{bench.domain}." not in bench.run("infini-mail records")
         bench.publish()
         bench.until("gone", old)
