@@ -17,7 +17,7 @@ description:
   - Whoever logs in may send as the mailbox, and as each alias or catch-all that leads to it. Addresses of ours that
     nobody may send as have an owner all the same, so that no stranger can use them.
   - Makes a DKIM key for each domain that has none, on the host, and writes what the DNS must say of each domain to
-    C(/var/lib/infini/mail/records.zone).
+    C(/var/lib/infini/mail/records.zone). Which of a domain's keys signs is C(infini-mail)'s to know, and stays.
 options:
   host: {description: Name of this host in the DNS., type: str, required: true}
   postmaster: {description: Where mail that is the platform's business goes., type: str, required: true}
@@ -65,9 +65,16 @@ options:
     default: ""
   quota: {description: Quota of a mailbox that says none., type: str, default: "0"}
   homes: {description: Directory that holds the mailboxes., type: path, default: /srv/mail}
-  selector: {description: Name under which the DKIM keys stand in the DNS., type: str, default: infini1}
+  selector: {description: Name under which a domain's first DKIM key stands in the DNS., type: str, default: infini1}
   spf: {description: "SPF record; C({domain}) stands for the domain.", type: str, default: v=spf1 mx ~all}
   dmarc: {description: "DMARC record; C({domain}) stands for the domain.", type: str, default: v=DMARC1; p=none}
+  tls_reports:
+    description: Record that says where to report on TLS; C({host}) stands for O(host).
+    type: str
+    default: ""
+  pages: {description: Name of the host that serves the pages of the domains., type: str, default: ""}
+  sts: {description: Text of the MTA-STS policy that it serves., type: str, default: ""}
+  ttl: {description: Seconds for which what the DNS says may be remembered., type: int, default: 3600}
   confirm_removals:
     description: Mailboxes, aliases, or domains with all their addresses, that may go although they are many at once.
     type: list
@@ -158,6 +165,10 @@ def main():
             "selector": {"type": "str", "default": "infini1"},
             "spf": {"type": "str", "default": "v=spf1 mx ~all"},
             "dmarc": {"type": "str", "default": "v=DMARC1; p=none"},
+            "ttl": {"type": "int", "default": 3600},
+            "tls_reports": {"type": "str", "default": ""},
+            "pages": {"type": "str", "default": ""},
+            "sts": {"type": "str", "default": ""},
             "confirm_removals": {**texts, "default": []},
             "overwrite": {**texts, "default": []},
         },

@@ -4,19 +4,21 @@
 
 from __future__ import annotations
 
-import grp
 import secrets
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from . import mail as model
+from . import mail_keys_door as keys
 from . import mail_plan as thinking
-from . import mail_records as dns
 from . import tree
 from .brake import UnsafePlanError
+from .mail_records import PARTS, Policy
 from .tree_apply import recover
 from .tree_disk import Disk
 from .tree_memory import TREES, Store
@@ -44,14 +46,9 @@ class Host:
         self.names = names
 
     @property
-    def keys(self) -> Path:
-        """The folder of the DKIM keys."""
-        return Path(self.state, "dkim")
-
-    @property
-    def records(self) -> str:
-        """The file of what the DNS must say."""
-        return f"{self.state}/records.zone"
+    def place(self) -> keys.Place:
+        """Where the DKIM keys stand."""
+        return keys.Place(Path(self.state), self.names["rspamd"])
 
     def path(self, name: str) -> str:
         """Return where one of the plan's texts stands."""
@@ -64,7 +61,7 @@ def answer(
     """Bring the host's mail to what is said and return a result in Ansible's words."""
     try:
         return _answer(asked, said, today, check_mode=check_mode, diff=diff, host=host)
-    except (thinking.MailError, UnsafePlanError, TreeError) as problem:
+    except (thinking.MailError, keys.KeysError, UnsafePlanError, TreeError) as problem:
         return {"failed": True, "msg": str(problem)}
     except subprocess.CalledProcessError as problem:
         reason = problem.stderr.decode(errors="replace").strip()
@@ -87,25 +84,50 @@ def _answer(
     current = _read(host, Path(asked["homes"]), today)
     declared = model.declared(said, asked["quota"])
     plan = thinking.plan(declared, current, settings, today, asked["confirm_removals"])
-    policy = dns.Policy(asked["host"], asked["selector"], asked["spf"], asked["dmarc"])
-    domains = {asked["host"], *declared.domains}
-    keyless = sorted(domains - set(dns.read_keys(host.keys, domains, policy.selector)))
-    if keyless and not check_mode:
-        dns.make_keys(host.keys, keyless, policy.selector, grp.getgrnam(host.names["rspamd"]).gr_gid)
     texts = {host.path(name): text.encode() for name, text in plan.texts.items()}
-    texts[host.records] = dns.zone(dns.read_keys(host.keys, domains, policy.selector), policy).encode()
-    report = _write(_request(host, texts, asked["overwrite"]), texts, check_mode=check_mode, diff=diff, host=host)
+    # `infini-mail step` goes by the domains that Postfix has: it waits until they are written.
+    with nullcontext() if check_mode else host.place.lock():
+        signed = _sign(asked, {asked["host"], *declared.domains}, check_mode=check_mode, host=host)
+        report = _write(_request(host, texts, asked["overwrite"]), texts, check_mode=check_mode, diff=diff, host=host)
     return {
-        "changed": bool(report["changed"] or keyless),
+        "changed": bool(report["changed"] or signed.keyless or signed.files),
         "opened": plan.changed(thinking.OPEN),
         "disabled": plan.changed(thinking.DISABLED),
         "shut": plan.changed(thinking.UNDECLARED),
         "undeclared": plan.undeclared(),
-        "keys": keyless,
+        "keys": signed.keyless,
         "notices": model.notices(said, asked["postmaster"]),
-        "files": [change["path"] for change in report["changes"]],
-        "diff": _diffs(report, plan, host) if diff else [],
+        "files": [*(change["path"] for change in report["changes"]), *signed.files],
+        "diff": [*_diffs(report, plan, host), *signed.diffs] if diff else [],
     }
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """What was, or would be, done for the domains to be signed."""
+
+    keyless: list[str]
+    files: list[str]
+    diffs: list[dict[str, str]]
+
+
+def _sign(asked: Mapping[str, Any], domains: Collection[str], *, check_mode: bool, host: Host) -> _Signed:
+    """Give a key to each domain that has none; write by which each signs, and what the DNS must say."""
+    place = host.place
+    before = keys.load(place)
+    ring = keys.known(before, domains, asked["selector"], time.time())
+    lacking = keys.missing(place, ring, domains)
+    if not check_mode:
+        keys.make(place, lacking)
+        if ring != before:
+            keys.save(place, ring)
+    made = keys.texts(place, ring, domains, Policy(**{name: asked[name] for name in PARTS}))
+    found = keys.stale(made)
+    if not check_mode:
+        keys.lay(place, made)
+    names = {path: {"before_header": str(path), "after_header": str(path)} for path in found}
+    diffs = [{**names[path], "before": text, "after": made[path]} for path, text in found.items()]
+    return _Signed(sorted(lacking), [str(path) for path in found], diffs)
 
 
 def _put_back(host: Host) -> None:
@@ -144,7 +166,6 @@ def _request(host: Host, texts: Mapping[str, bytes], overwrite: Sequence[str]) -
             Entry(host.maps, DIRECTORY, "", 0o750, owner, postfix),
             *(Entry(path, FILE, digest(texts[path]), 0o640, owner, postfix) for path in maps),
             Entry(host.users, FILE, digest(texts[host.users]), 0o640, owner, dovecot, secret=True),
-            Entry(host.records, FILE, digest(texts[host.records]), 0o644, owner, postfix),
         ),
         secrets=(host.users,),
         overwrite=tuple(overwrite),

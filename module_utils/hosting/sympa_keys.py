@@ -57,12 +57,11 @@ def make(robots: Iterable[Robot], folder: Path, owner: str) -> None:
 
 def records(robots: Iterable[Robot], folder: Path, host: str, spf: str, dmarc: str) -> str:
     """Return what the DNS must say of the robots that sign by keys of ours."""
-    lines: dict[str, None] = {}
-    for selector, domains in sorted(ours(robots).items()):
-        policy = dns.Policy(host, selector, spf, dmarc)
-        text = dns.zone(dns.read_keys(folder, domains, selector), policy, services=())
-        lines |= dict.fromkeys(text.splitlines(keepends=True))
-    return "".join(lines)
+    keys: dict[str, dict[str, str]] = {}
+    for selector, domains in ours(robots).items():
+        for domain, key in dns.read_keys(folder, domains, selector).items():
+            keys.setdefault(domain, {})[selector] = key
+    return dns.zone(keys, dns.Policy(host, spf, dmarc), services=())
 
 
 def _signer(robot: Robot, said: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import yaml
 from jinja2.utils import missing
 
+from infini import engine
 from infini.tree_render import Picture, Renderer, environment
 
 ROLE = Path(__file__).parents[2] / "roles/mail"
@@ -42,8 +42,10 @@ def picture(**given: object) -> Picture:
     env = environment(lambda name: variables.get(name, missing))
     env.filters["regex_replace"] = lambda text, pattern, by: re.sub(pattern, by, text)
     env.filters["zip"], env.filters["from_json"] = zip, json.loads
-    env.filters["quote"] = shlex.quote
+    env.filters["to_nice_json"] = lambda value: json.dumps(value, indent=4, sort_keys=True)
+    env.filters["hosting_modules"] = lambda name: ["__init__", *sorted(engine.sources(name))]
     env.globals["lookup"] = lambda _plugin, path: Path(path).read_text()
+    env.globals["role_path"] = str(ROLE)
     env.filters["flatten"] = lambda rows: [item for row in rows for item in row]
     return Renderer(ROLE / "tree", env, "mail", lambda path: (path.read_bytes(), False)).picture()
 
@@ -217,23 +219,13 @@ def test_nothing_of_members_stands_in_the_tree():
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
-def test_our_unit_is_hardened(tmp_path):
-    unit = tmp_path / "mail-certificates.service"
-    unit.write_text(tree()["/etc/systemd/system/mail-certificates.service"])
+@pytest.mark.parametrize("name", ["mail-certificates.service", "mail-keys.service"])
+def test_our_units_are_hardened(tmp_path, name):
+    unit = tmp_path / name
+    unit.write_text(tree()[f"/etc/systemd/system/{name}"])
     subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=30", str(unit)], check=True, capture_output=True
     )
-
-
-def test_a_domain_without_its_key_is_named(program, tmp_path):
-    (tmp_path / "domains").write_text("bourg.test OK\nvelo.test OK\n")
-    (tmp_path / "dkim").mkdir()
-    for key in ("bourg.test.infini1.key", "velo.test.example.infini1.key", "velo.test.infini0.key"):
-        (tmp_path / "dkim" / key).touch()
-    done = subprocess.run(["sh", str(program), "keys"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.startswith("Mail of velo.test is not signed")) == (1, True)
-    (tmp_path / "dkim/velo.test.infini1.key").touch()
-    subprocess.run(["sh", str(program), "keys"], check=True)
 
 
 def test_only_a_renewed_certificate_is_handed_over_and_one_that_failed_again(program, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 import mailboxes
 import pytest
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosting import mail_door
+from ansible.module_utils.hosting import mail_door, mail_records
 from ansible.module_utils.testing import patch_module_args
 
 HASH = "$6$rounds=20000$abcdefgh$" + "x" * 86
@@ -53,7 +53,7 @@ def host(tmp_path, monkeypatch):
     monkeypatch.setenv("RUNNING", str(tmp_path / "running"))
     (tmp_path / "running").touch()
     monkeypatch.setattr(mail_door, "Host", lambda: host)
-    monkeypatch.setattr(mail_door.dns, "BITS", "1024")  # a longer key takes its time
+    monkeypatch.setattr(mail_records, "BITS", "1024")  # a longer key takes its time
     return host
 
 
@@ -237,10 +237,10 @@ def test_data_may_come_as_one_text_but_not_twice(run):
 
 def test_keys_stay_and_stand_in_the_records(host, run):
     run()
-    key = host.keys / "velo.test.infini1.key"
+    key = host.place.folder / "velo.test.infini1.key"
     assert oct(key.stat().st_mode & 0o777) == "0o640"
     made = key.read_bytes()
-    lines = Path(host.records).read_text().splitlines()
+    lines = host.place.records.read_text().splitlines()
     public = subprocess.run(
         ["sh", "-c", f"openssl rsa -in {key} -pubout 2>/dev/null | grep -v PUBLIC | tr -d '\\n'"],
         capture_output=True,
@@ -255,6 +255,6 @@ def test_keys_stay_and_stand_in_the_records(host, run):
     assert '_dmarc.velo.test. 3600 TXT "v=DMARC1; p=none"' in lines
     assert "mx.infini.test. 3600 MX 10 mx.infini.test." in lines, "forwards leave under this name: its SPF asks its MX"
     assert not [line for line in lines if line.startswith("_imaps._tcp.mx.infini.test.")]
-    (host.keys / "velo.test.infini1.pub").unlink()  # as a killed run leaves it
+    (host.place.folder / "velo.test.infini1.pub").unlink()  # as a killed run leaves it
     assert run()["keys"] == ["velo.test"]
     assert key.read_bytes() == made
