@@ -1,0 +1,210 @@
+# SPDX-FileCopyrightText: Infini <https://infini.fr>
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is added to AlternC's Postfix, and how it comes and goes; `tests/e2e/alternc` has the real ones."""
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hosting import mail_panel as thinking
+from hosting import mail_panel_command as command
+
+MAIN = """# As Debian wrote it
+myhostname = panel.infini.test
+smtpd_milters = inet:127.0.0.1:8891
+# a comment
+smtpd_recipient_restrictions = permit_mynetworks,
+# among its lines
+    reject_unlisted_recipient
+
+smtpd_tls_auth_only = no
+"""
+MASTER = "smtp inet n - - - - smtpd\ndovecot unix - n n - 0 pipe\n  argv=/usr/lib/dovecot/deliver\n"
+OURS = """# ours
+smtpd_milters = unix:/run/rspamd/milter.sock
+smtpd_recipient_restrictions = reject_unlisted_recipient
+enable_long_queue_ids = yes
+"""
+names = st.sampled_from(["a", "b", "smtpd_milters", "myhostname"])
+values = st.text("xy =:", min_size=1).map(str.strip).filter(bool)
+
+
+def test_only_what_is_ours_changes_in_main_cf():
+    wanted = thinking.settings(OURS)
+    found = thinking.set_to(MAIN, wanted)
+    assert thinking.settings(found) == {**thinking.settings(MAIN), **wanted}
+    assert found.splitlines()[:4] == [
+        "# As Debian wrote it",
+        "myhostname = panel.infini.test",
+        "smtpd_milters = unix:/run/rspamd/milter.sock",
+        "# a comment",
+    ]
+    assert "permit_mynetworks" not in found
+    assert found.endswith("smtpd_tls_auth_only = no\nenable_long_queue_ids = yes\n")
+
+
+def test_a_setting_that_stands_twice_is_written_where_postfix_reads_it():
+    assert thinking.set_to("a = 1\nb = 2\na = 3\n", {"a": "4"}) == "b = 2\na = 4\n"
+
+
+@given(st.dictionaries(names, values), st.dictionaries(names, values))
+def test_what_was_set_once_is_set(current, wanted):
+    text = "".join(f"{name} = {value}\n" for name, value in current.items())
+    found = thinking.set_to(text, wanted)
+    assert thinking.settings(found) == {name: " ".join(value.split()) for name, value in {**current, **wanted}.items()}
+    assert thinking.set_to(found, wanted) == found
+
+
+def test_what_was_ours_and_is_no_more_is_alterncs_again():
+    theirs = {"smtpd_milters": "inet:127.0.0.1:8891"}
+    first = thinking.joined(MAIN, thinking.settings(OURS), theirs, ())
+    second = thinking.joined(first, {"smtpd_tls_auth_only": "yes"}, theirs, thinking.settings(OURS))
+    assert thinking.settings(second) == {
+        "myhostname": "panel.infini.test",
+        "smtpd_milters": "inet:127.0.0.1:8891",
+        "smtpd_tls_auth_only": "yes",
+    }
+
+
+@given(st.lists(st.sampled_from(["door unix - - n - - smtpd", "    -o a=b", "x unix - - n - - smtp"])))
+def test_entries_come_and_go_without_a_trace(entries):
+    text = "".join(f"{line}\n" for line in entries)
+    found = thinking.with_entries(MASTER, text)
+    assert thinking.without_entries(found) == MASTER
+    assert thinking.with_entries(found, text) == found
+    assert [line for line in found.splitlines() if line in entries] == entries
+
+
+def test_domains_are_read_as_the_database_says_them():
+    found = thinking.domains(["voisin.example\tvoisin\t0\n", "Essai.example\tessai\t1\n"])
+    assert thinking.accounts(found) == "essai.example essai\nvoisin.example voisin\n"
+    assert [one.mail for one in found] == [True, False]
+
+
+SAID = {"mail_mode": "panel", "hosting_panel": "alternc", "mail_selector": "alternc", "mail_mailboxes": []}
+
+
+def test_what_belongs_to_alternc_is_not_declared_beside_it():
+    assert thinking.problems(SAID) == []
+    assert thinking.problems({"mail_mode": "declared", "mail_mailboxes": [{"address": "ada@velo.test"}]}) == []
+    [said] = thinking.problems({**SAID, "mail_mailboxes": [{"address": "ada@velo.test"}]})
+    assert said == (
+        "mail_mailboxes is not for a host where AlternC has the mail: it belongs to alternc_declared.mailboxes"
+        " (alternc_mailboxes), or to those who use the panel"
+    )
+    [said] = thinking.problems({**SAID, "hosting_panel": "declared"})
+    assert said.startswith("mail_mode is panel, but this host has no AlternC")
+    [said] = thinking.problems({**SAID, "mail_selector": "infini1"})
+    assert said.startswith("mail_selector is infini1, but AlternC publishes its keys as alternc")
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A host whose Postfix warns of the settings that are named so."""
+    found = command.Host(str(tmp_path))
+    for folder in (found.postfix, found.ours, found.theirs.parent, found.state, found.lock.parent):
+        folder.mkdir(parents=True)
+    (found.postfix / "main.cf").write_text(MAIN)
+    (found.postfix / "master.cf").write_text(MASTER)
+    os.utime(found.postfix / "master.cf", (1_000_000_000, 1_000_000_000))
+    found.theirs.write_text("smtpd_milters = inet:127.0.0.1:8891\n")
+    (found.ours / "main.cf").write_text(OURS)
+    (found.ours / "master.cf").write_text("door unix n - n - - smtpd\n")
+    program = tmp_path / "bin/postconf"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\ngrep unknown "$2/main.cf" "$2/master.cf" >&2\nexit 0\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return found
+
+
+def state(host):
+    return {path.name: path.read_text() for path in host.postfix.iterdir()}
+
+
+def test_joining_is_done_once_and_shown_first(host):
+    before = state(host)
+    shown = command.join(host, check=True)
+    assert state(host) == before
+    assert [Path(one["before_header"]).name for one in shown] == ["main.cf", "master.cf"]
+    assert command.join(host) == shown
+    assert command.join(host) == []
+    assert "door unix n - n - - smtpd" in state(host)["master.cf"]
+    assert stat.S_IMODE((host.postfix / "master.cf").stat().st_mode) == 0o644
+
+
+def test_alternc_finds_its_own_file_with_its_own_time(host):
+    before = (host.postfix / "master.cf").stat().st_mtime
+    command.join(host)
+    command.step_back(host)
+    assert state(host)["master.cf"] == MASTER
+    assert (host.postfix / "master.cf").stat().st_mtime == before
+    command.join(host)
+    assert "door" in state(host)["master.cf"]
+
+
+def test_what_somebody_wrote_into_alterncs_part_is_left_for_it_to_see(host):
+    command.join(host)
+    path = host.postfix / "master.cf"
+    path.write_text("# by hand\n" + path.read_text())
+    command.step_back(host)
+    assert path.read_text() == "# by hand\n" + MASTER
+    assert path.stat().st_mtime != 1_000_000_000
+
+
+def test_what_postfix_would_only_warn_of_is_refused_and_nothing_is_written(host):
+    before = state(host)
+    (host.ours / "main.cf").write_text("unknown_setting = yes\n")
+    with pytest.raises(command.PanelError, match=r"Postfix would not take its new settings: .*unknown_setting"):
+        command.join(host)
+    assert state(host) == before
+
+
+def test_what_alternc_itself_is_warned_of_stops_nobody(host):
+    (host.postfix / "main.cf").write_text(MAIN + "unknown_of_alternc = yes\n")
+    assert command.join(host)
+
+
+def test_without_alternc_there_is_nothing_to_join(host):
+    host.theirs.unlink()
+    with pytest.raises(command.PanelError, match="apply the panel first"):
+        command.join(host)
+
+
+def test_while_alternc_writes_nobody_else_does(host):
+    host.jobs_lock.parent.mkdir(parents=True)
+    host.jobs_lock.touch()
+    before = state(host)
+    assert command.main(["follow"], host) == 0
+    assert state(host) == before
+
+
+def test_a_database_that_is_down_touches_nothing(host, capsys, monkeypatch):
+    said = {"host": "panel.infini.test", "selector": "alternc", "spf": "", "dmarc": ""}
+    (host.ours / "panel.json").write_text(json.dumps(said))
+    monkeypatch.setenv("PATH", str(host.ours))
+    (host.ours / "mariadb").write_text("#!/bin/sh\necho 'no such socket' >&2\nexit 1\n")
+    (host.ours / "mariadb").chmod(0o755)
+    before = state(host)
+    assert command.main(["follow"], host) == 1
+    assert "AlternC's database does not answer (no such socket): nothing was touched" in capsys.readouterr().err
+    assert state(host) == before
+
+
+def test_other_words_are_a_question_how_to_use_it(host, capsys):
+    assert command.main([], host) == 2
+    assert capsys.readouterr().err.startswith("Usage: infini-mail-panel")
+
+
+def test_the_hook_of_alternc_install_steps_back_and_comes_again():
+    hook = Path(__file__).parents[2] / "roles/mail/tree/usr/lib/alternc/install.d/infini-mail"
+    text = hook.read_text().replace("exec /usr/local/sbin/infini-mail-panel", "echo")
+    for word, said in (("startup", "step_back\n"), ("before-reload", "join\n"), ("templates", "")):
+        done = subprocess.run(["sh", "-c", text, "hook", word], capture_output=True, text=True, check=True)
+        assert done.stdout == said
