@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is added to AlternC's Postfix, and how it comes and goes; `tests/e2e/alternc` has the real ones."""
 
+import importlib.util
 import json
 import os
 import stat
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from hosting import mail_panel as thinking
 from hosting import mail_panel_command as command
 
+ROOT = Path(__file__).parents[2]
 MAIN = """# As Debian wrote it
 myhostname = panel.infini.test
 smtpd_milters = inet:127.0.0.1:8891
@@ -102,6 +105,17 @@ def test_what_belongs_to_alternc_is_not_declared_beside_it():
     assert said.startswith("mail_mode is panel, but this host has no AlternC")
     [said] = thinking.problems({**SAID, "mail_selector": "infini1"})
     assert said.startswith("mail_selector is infini1, but AlternC publishes its keys as alternc")
+
+
+@pytest.mark.parametrize(("roles", "refused"), [(["mail"], 1), (["web"], 0)])
+def test_the_preflight_asks_where_the_role_runs(roles, refused):
+    found = importlib.util.spec_from_file_location("preflight_action", ROOT / "action_plugins/preflight.py")
+    plugin = importlib.util.module_from_spec(found)
+    found.loader.exec_module(plugin)
+    said = {**SAID, "mail_aliases": [{"address": "a@velo.test", "to": ["b@velo.test"]}]}
+    values = SimpleNamespace(of=lambda names: ({name: said[name] for name in names if name in said}, []))
+    sentences = [one for one in plugin.ActionModule._model(values, roles) if one.startswith("mail_")]
+    assert ["mail_aliases is not for a host where AlternC" in one for one in sentences] == [True] * refused
 
 
 @pytest.fixture
@@ -203,7 +217,7 @@ def test_other_words_are_a_question_how_to_use_it(host, capsys):
 
 
 def test_the_hook_of_alternc_install_steps_back_and_comes_again():
-    hook = Path(__file__).parents[2] / "roles/mail/tree/usr/lib/alternc/install.d/infini-mail"
+    hook = ROOT / "roles/mail/tree/usr/lib/alternc/install.d/infini-mail"
     text = hook.read_text().replace("exec /usr/local/sbin/infini-mail-panel", "echo")
     for word, said in (("startup", "step_back\n"), ("before-reload", "join\n"), ("templates", "")):
         done = subprocess.run(["sh", "-c", text, "hook", word], capture_output=True, text=True, check=True)
