@@ -9,6 +9,7 @@ block that is taken out before it looks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,10 @@ OWNED = {
 }
 """What AlternC has where it has the mail, and where the inventory declares it then."""
 SELECTOR = "alternc"
+
+
+_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+"""What may be part of a path."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,10 @@ def problems(said: Mapping[str, Any]) -> list[str]:
 
 
 def domains(rows: Iterable[str]) -> list[Domain]:
-    """Read lines of name, account and whether its mail is here, with tabs between them."""
+    """Read lines of name, account and whether its mail is here, tabs between; what is no name is passed over."""
     cells = (row.rstrip("\n").split("\t") for row in rows)
     found = [Domain(name.lower(), account, mail == "1") for name, account, mail in cells]
-    return sorted(found, key=lambda one: one.name)
+    return sorted((one for one in found if _NAME.fullmatch(one.name)), key=lambda one: one.name)
 
 
 def accounts(found: Iterable[Domain]) -> str:

@@ -127,6 +127,7 @@ def follow(host: Host, *, check: bool = False) -> dict[str, Any]:
     signed = [*(one.name for one in found if one.mail), said["host"]]
     changes = [*_grant(check=check), *_mirror(host, signed, said["selector"], check=check)]
     keyless = sorted(set(signed) - set(dns.read_keys(host.keys, signed, said["selector"])))
+    made = [name for name in keyless if not (host.keys / f"{name}.{said['selector']}.key").exists()]
     gone, doubt = _gone(host, [said["host"], *(one.name for one in found)], said["selector"])
     if not check:
         dns.make_keys(host.keys, keyless, said["selector"], grp.getgrnam("_rspamd").gr_gid)
@@ -143,7 +144,7 @@ def follow(host: Host, *, check: bool = False) -> dict[str, Any]:
     if not check:
         for name, text in changed.items():
             _replace(host.state / name, text, 0o644)
-    words = [*changes, *(f"a key for {name}" for name in keyless), *(f"no more {path.name}" for path in gone)]
+    words = [*changes, *(f"a key for {name}" for name in made), *(f"no more {path.name}" for path in gone)]
     return {"changed": bool(words or changed), "words": [*words, *([doubt] if doubt else [])], "diff": diff}
 
 

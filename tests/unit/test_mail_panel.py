@@ -85,7 +85,7 @@ def test_entries_come_and_go_without_a_trace(entries):
 
 
 def test_domains_are_read_as_the_database_says_them():
-    found = thinking.domains(["voisin.example\tvoisin\t0\n", "Essai.example\tessai\t1\n"])
+    found = thinking.domains(["voisin.example\tvoisin\t0\n", "Essai.example\tessai\t1\n", "../etc\tmalin\t1\n"])
     assert thinking.accounts(found) == "essai.example essai\nvoisin.example voisin\n"
     assert [one.mail for one in found] == [True, False]
 
