@@ -211,6 +211,89 @@ def test_a_database_that_is_down_touches_nothing(host, capsys, monkeypatch):
     assert state(host) == before
 
 
+@pytest.fixture
+def database(host, monkeypatch):
+    """AlternC's database, as rows that a test may change; whoever signs is of our own group."""
+    rows = {command.ADMINISTRATOR: ["1"], command.DOMAINS: [], command.GRANTED: []}
+    asked = []
+
+    def ask(statement):
+        asked.append(statement)
+        return rows.get(statement, [])
+
+    monkeypatch.setattr(command, "_ask", ask)
+    monkeypatch.setattr(command.grp, "getgrnam", lambda _name: SimpleNamespace(gr_gid=os.getgid()))
+    host.keys.mkdir()
+    (host.ours / "panel.json").write_text(
+        '{"host": "panel.test", "selector": "alternc", "spf": "v=spf1 mx", "dmarc": ""}'
+    )
+    return SimpleNamespace(rows=rows, asked=asked)
+
+
+def published(host, domain):
+    """Make a key as AlternC does; return what its zone would say of it."""
+    folder = host.their_keys / domain
+    folder.mkdir(parents=True, exist_ok=True)
+    line = ["openssl", "genrsa", "-out", str(folder / "alternc.private"), "1024"]
+    subprocess.run(line, check=True, capture_output=True)
+    return (folder / "alternc.private").read_text()
+
+
+def test_the_keys_that_alternc_publishes_are_followed_and_the_others_made(host, database):
+    database.rows[command.DOMAINS] = ["ici.test\tecole\t1", "ailleurs.test\tecole\t1", "web.test\tquartier\t0"]
+    key = published(host, "ici.test")
+    assert command.follow(host, check=True)["changed"]
+    assert list(host.keys.iterdir()) == []
+    command.follow(host)
+    assert {path.name for path in host.keys.glob("*.key")} == {
+        f"{name}.alternc.key" for name in ("ici.test", "ailleurs.test", "panel.test")
+    }
+    private = host.keys / "ici.test.alternc.key"
+    assert (private.read_text(), stat.S_IMODE(private.stat().st_mode)) == (key, 0o640)
+    assert (host.state / "accounts").read_text() == "ailleurs.test ecole\nici.test ecole\nweb.test quartier\n"
+    assert (host.state / "domains").read_text().split() == ["ailleurs.test", "ici.test", "panel.test"]
+    assert "alternc._domainkey.ici.test. 3600 TXT" in (host.state / "records.zone").read_text()
+    database.rows[command.GRANTED] = [
+        "domaines\t", "mailbox\t", "recipient\t", *(f"address\t{one}" for one in command.READS["address"].split(", "))
+    ]  # fmt: skip
+    assert command.follow(host) == {"changed": False, "words": [], "diff": []}
+    was = (host.state / "records.zone").read_text()
+    key = published(host, "ici.test")
+    assert command.follow(host)["words"] == ["the key of ici.test is AlternC's"]
+    assert private.read_text() == key
+    assert (host.state / "records.zone").read_text() != was
+
+
+def test_who_leaves_is_signed_for_no_more_but_not_many_at_once(host, database):
+    names = [f"d{number}.test" for number in range(4)]
+    for name in names:
+        published(host, name)
+    database.rows[command.DOMAINS] = [f"{name}\tecole\t1" for name in names]
+    command.follow(host)
+    database.rows[command.DOMAINS] = [f"{name}\tecole\t1" for name in names[1:]]
+    assert "no more d0.test.alternc.key" in command.follow(host)["words"]
+    assert not (host.keys / "d0.test.alternc.key").exists()
+    database.rows[command.DOMAINS] = []
+    [doubt] = [one for one in command.follow(host)["words"] if "at once" in one]
+    assert "3 of 4 keys of domains would be removed" in doubt
+    assert (host.keys / "d1.test.alternc.key").exists()
+
+
+def test_a_domain_whose_dns_goes_elsewhere_keeps_the_key_that_it_published(host, database):
+    database.rows[command.DOMAINS] = ["ici.test\tecole\t1"]
+    key = published(host, "ici.test")
+    command.follow(host)
+    (host.their_keys / "ici.test/alternc.private").unlink()
+    command.follow(host)
+    assert (host.keys / "ici.test.alternc.key").read_text() == key
+
+
+def test_an_empty_database_is_believed_by_nobody(host, database):
+    database.rows[command.ADMINISTRATOR] = ["0"]
+    with pytest.raises(command.PanelError, match="no administrator"):
+        command.follow(host)
+
+
 def test_other_words_are_a_question_how_to_use_it(host, capsys):
     assert command.main([], host) == 2
     assert capsys.readouterr().err.startswith("Usage: infini-mail-panel")
