@@ -10,7 +10,7 @@ block that is taken out before it looks.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,10 +93,16 @@ def set_to(text: str, wanted: Mapping[str, str | None]) -> str:
     return "".join([*lines, *left.values()])
 
 
-def joined(text: str, ours: Mapping[str, str], theirs: Mapping[str, str], before: Collection[str]) -> str:
-    """Return main.cf with our settings; what was ours and is no more is AlternC's again."""
-    gone = {name: theirs.get(name) for name in before if name not in ours}
+def joined(text: str, ours: Mapping[str, str], theirs: Mapping[str, str], before: Mapping[str, str | None]) -> str:
+    """Return main.cf with our settings; what is no more is as AlternC says, or as it was before it was ours."""
+    gone = {name: theirs.get(name, was) for name, was in before.items() if name not in ours}
     return set_to(text, {**gone, **ours})
+
+
+def remembered(text: str, ours: Mapping[str, str], before: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return what our settings were in a main.cf before they were ours."""
+    current = settings(text)
+    return {name: before[name] if name in before else current.get(name) for name in sorted(ours)}
 
 
 def with_entries(text: str, entries: str) -> str:

@@ -3,8 +3,8 @@
 """The command `infini-mail-panel` on a host where AlternC owns mail.
 
 `join` adds our settings and entries to its Postfix, `step_back` takes the entries out for alternc.install, which calls
-both by a hook; `follow` looks at its domains: their keys, whose they are, and what their DNS must say. Status 0 fine,
-1 what AlternC has is not as it must be, 4 failed.
+both by a hook; `leave` takes out all that is ours. `follow` looks at AlternC's domains: their keys, whose they are, and
+what their DNS must say. Status 0 fine, 1 what AlternC has is not as it must be, 2 other words, 4 failed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from . import mail_records as dns
 from .brake import UnsafePlanError, refuse_mass_removal
-from .mail_panel import accounts, domains, joined, settings, with_entries, without_entries
+from .mail_panel import accounts, domains, joined, remembered, settings, with_entries, without_entries
 
 READS = {"domaines": "", "mailbox": "", "recipient": "", "address": "id, domain_id, address, enabled"}
 """What Postfix may read of AlternC's database: no password."""
@@ -61,7 +61,7 @@ class Host:
 
     @property
     def memory(self) -> Path:
-        """What we set before."""
+        """What our settings were before they were ours."""
         return self.state / "panel.json"
 
     @property
@@ -77,16 +77,16 @@ class Host:
             yield
 
 
-def join(host: Host, *, check: bool = False) -> list[dict[str, str]]:
-    """Add what is ours to AlternC's Postfix; return the files that change, as Ansible shows them."""
-    ours, theirs = _read(host.ours / "main.cf"), _read(host.theirs)
+def join(host: Host, *, check: bool = False, leave: bool = False) -> list[dict[str, str]]:
+    """Add what is ours to AlternC's Postfix, or take it out; return the files that change, as Ansible shows them."""
+    ours, entries = ("", "") if leave else (_read(host.ours / "main.cf"), _read(host.ours / "master.cf"))
     main, master = host.postfix / "main.cf", host.postfix / "master.cf"
     if not host.theirs.exists() or not main.exists():
         raise PanelError("AlternC has not configured Postfix on this host: apply the panel first")
-    wanted, before = settings(ours), json.loads(_read(host.memory) or "[]")
+    wanted, before = settings(ours), json.loads(_read(host.memory) or "{}")
     texts = {
-        main: joined(_read(main), wanted, settings(theirs), before),
-        master: with_entries(_read(master), _read(host.ours / "master.cf")),
+        main: joined(_read(main), wanted, settings(_read(host.theirs)), before),
+        master: with_entries(_read(master), entries),
     }
     old = {path: _read(path) for path in texts}
     changed = {path: text for path, text in texts.items() if text != old[path]}
@@ -97,8 +97,9 @@ def join(host: Host, *, check: bool = False) -> list[dict[str, str]]:
             shutil.copy2(master, host.untouched)
         for path, text in changed.items():
             _replace(path, text, 0o644)
-        if sorted(wanted) != before:
-            _replace(host.memory, json.dumps(sorted(wanted)) + "\n", 0o644)
+        memory = remembered(old[main], wanted, before)
+        if memory != before:
+            _replace(host.memory, json.dumps(memory) + "\n", 0o644)
     return [_diff(path, old[path], text) for path, text in changed.items()]
 
 
@@ -273,11 +274,15 @@ def main(words: Sequence[str], host: Host | None = None) -> int:
         elif list(words) == ["join"]:
             with host.alone():
                 join(host)
+        elif list(words) == ["leave"]:
+            with host.alone():
+                step_back(host)
+                join(host, leave=True)
         elif list(words) == ["step_back"]:
             with host.alone():
                 step_back(host)
         else:
-            _say("Usage: infini-mail-panel follow | join | step_back")
+            _say("Usage: infini-mail-panel follow | join | step_back | leave")
             return 2
     except (PanelError, UnsafePlanError) as problem:
         _say(str(problem))

@@ -64,13 +64,16 @@ def test_what_was_set_once_is_set(current, wanted):
     assert thinking.set_to(found, wanted) == found
 
 
-def test_what_was_ours_and_is_no_more_is_alterncs_again():
-    theirs = {"smtpd_milters": "inet:127.0.0.1:8891"}
-    first = thinking.joined(MAIN, thinking.settings(OURS), theirs, ())
-    second = thinking.joined(first, {"smtpd_tls_auth_only": "yes"}, theirs, thinking.settings(OURS))
+def test_what_was_ours_and_is_no_more_is_as_alternc_says_or_as_it_was():
+    ours, theirs = thinking.settings(OURS), {"smtpd_milters": "inet:127.0.0.1:9999"}
+    before = thinking.remembered(MAIN, ours, {})
+    assert (before["enable_long_queue_ids"], before["smtpd_milters"]) == (None, "inet:127.0.0.1:8891")
+    first = thinking.joined(MAIN, ours, theirs, {})
+    assert thinking.remembered(first, ours, before) == before
+    second = thinking.joined(first, {"smtpd_tls_auth_only": "yes"}, theirs, before)
     assert thinking.settings(second) == {
-        "myhostname": "panel.infini.test",
-        "smtpd_milters": "inet:127.0.0.1:8891",
+        **thinking.settings(MAIN),
+        "smtpd_milters": "inet:127.0.0.1:9999",
         "smtpd_tls_auth_only": "yes",
     }
 
@@ -151,6 +154,17 @@ def test_joining_is_done_once_and_shown_first(host):
     assert command.join(host) == []
     assert "door unix n - n - - smtpd" in state(host)["master.cf"]
     assert stat.S_IMODE((host.postfix / "master.cf").stat().st_mode) == 0o644
+
+
+def test_who_leaves_leaves_all_as_it_was(host):
+    before = {path.name: thinking.settings(path.read_text()) for path in [host.postfix / "main.cf"]}
+    command.join(host)
+    assert command.main(["leave"], host) == 0
+    assert thinking.settings(state(host)["main.cf"]) == before["main.cf"]
+    assert state(host)["master.cf"] == MASTER
+    assert (host.postfix / "master.cf").stat().st_mtime == 1_000_000_000, "alternc.install would refuse"
+    assert command.join(host, leave=True) == []
+    assert [Path(one["before_header"]).name for one in command.join(host)] == ["main.cf", "master.cf"]
 
 
 def test_alternc_finds_its_own_file_with_its_own_time(host):
