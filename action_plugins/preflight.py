@@ -7,7 +7,7 @@ from __future__ import annotations
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from hosting import model
+from hosting import mail_panel, model
 from infini import ROOT, cards, preflight
 from infini.plain import plain
 
@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
         for spec in (own, *(specs.get(role, {}) for role in self._roles(task_vars))):
             values, errors = found.of(spec)
             yield from errors or preflight.contract_errors(spec, values)
-        yield from self._model(found)
+        yield from self._model(found, self._roles(task_vars))
 
     @staticmethod
     def _notices(found):
@@ -59,13 +59,17 @@ class ActionModule(ActionBase):
         return model.notices(values.get("hosting_sites", []), values.get("php_runtimes", []))
 
     @staticmethod
-    def _model(found):
+    def _model(found, roles):
         """Check accounts and sites as a whole: what no contract of a single variable can see."""
         names = ("hosting_accounts", "hosting_sites", "hosting_redirections", "hosting_profiles", "php_runtimes")
         values, _ = found.of(names)
         accounts, sites, redirections, profiles, runtimes = (values.get(name, []) for name in names)
         versions = [runtime["version"] for runtime in runtimes]
-        return model.problems(accounts, [*sites, *redirections], versions, profiles)
+        mail, _ = found.of(("mail_mode", "mail_selector", "hosting_panel", *mail_panel.OWNED))
+        return [
+            *model.problems(accounts, [*sites, *redirections], versions, profiles),
+            *(mail_panel.problems(mail) if "mail" in roles else []),
+        ]
 
 
 class Values:

@@ -52,8 +52,8 @@ EXAMPLES = r"""
   bench_hosts:
     name: staging
     ipv4: 10.77.0.0/24
-    ipv6: fd77::/64
-    hosts: [{name: web, fqdn: web.infini.test, release: bookworm, ipv4: 10.77.0.10, ipv6: "fd77::10", memory: 4g}]
+    ipv6: fd00:77::/64
+    hosts: [{name: web, fqdn: web.infini.test, release: bookworm, ipv4: 10.77.0.10, ipv6: "fd00:77::10", memory: 4g}]
 """
 
 RETURN = r"""

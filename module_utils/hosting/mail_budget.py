@@ -54,6 +54,7 @@ class Settings:
     default: Budget
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     domains: Mapping[str, str] = field(default_factory=dict)  # mail domain -> account
+    domains_file: str = ""  # a file of more of them, which somebody else keeps as it must be
     nodes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # name of a web host -> its addresses
     networks: Sequence[str] = ()  # others that may send without a password
     patience: int = 3  # how many budgets of an hour may be refused within an hour, before the account is frozen
@@ -90,6 +91,7 @@ def read_settings(said: Mapping[str, Any]) -> Settings:
             for one in said["accounts"]
         },
         domains={one["name"]: one["account"] for one in said["domains"] if one.get("account")},
+        domains_file=said["domains_file"],
         nodes={one["name"]: one["addresses"] for one in said["nodes"]},
         networks=said["networks"],
         patience=said["patience"],
@@ -99,6 +101,11 @@ def read_settings(said: Mapping[str, Any]) -> Settings:
         techs=said["techs"],
         server=said["server"],
     )
+
+
+def read_domains(text: str) -> dict[str, str]:
+    """Return what a file of domains says: a domain and its account a line."""
+    return dict(line.split()[:2] for line in text.splitlines() if len(line.split()) > 1)
 
 
 def problems(said: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid
@@ -24,7 +25,19 @@ from pathlib import Path
 from typing import Any
 
 from . import mail_queue
-from .mail_budget import HOLD, HOUR, MUCH, PASS, REFUSE, Ledger, Settings, message, problems, read_settings
+from .mail_budget import (
+    HOLD,
+    HOUR,
+    MUCH,
+    PASS,
+    REFUSE,
+    Ledger,
+    Settings,
+    message,
+    problems,
+    read_domains,
+    read_settings,
+)
 
 CONFIG = Path("/etc/infini-mail-budget/config.json")
 STATE = Path("/var/lib/infini-mail-budget/ledger")
@@ -45,7 +58,15 @@ ANSWERS = {
 
 def settings() -> Settings:
     """Return what the role wrote."""
-    return read_settings(json.loads(CONFIG.read_text(encoding="utf-8")))
+    return fresh(read_settings(json.loads(CONFIG.read_text(encoding="utf-8"))))
+
+
+def fresh(said: Settings) -> Settings:
+    """Return the settings with the domains that stand in their file by now."""
+    path = Path(said.domains_file)
+    if not said.domains_file or not path.exists():
+        return said  # a domain that nobody knows counts for itself
+    return replace(said, domains={**said.domains, **read_domains(path.read_text(encoding="utf-8"))})
 
 
 class Budgets:
@@ -58,7 +79,7 @@ class Budgets:
 
     def answer(self, request: Mapping[str, str]) -> str:
         """Return Postfix's action for a request."""
-        one = message(request, self.said)
+        one = message(request, fresh(self.said))
         if one is None:
             return ANSWERS[PASS]
         now = time.time()

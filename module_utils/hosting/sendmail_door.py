@@ -31,6 +31,7 @@ QUEUE = "/var/spool/postfix/public/door"
 LISTENING = 3
 """The descriptor that systemd hands over."""
 MOST_WORDS = 1 << 16
+GREETING = 220
 AT_ONCE = 2
 """Messages of one account that are taken at once: its others wait, and those of nobody else."""
 MOST_WAITING = 64
@@ -40,7 +41,6 @@ SECONDS = 60.0
 OK, USAGE, DATA, UNAVAILABLE = 0, 64, 65, 69
 """As sysexits.h has them. Never 75, try again: PHP takes it for success, and nobody would try."""
 _TAKES_VALUE = "BCFLNORVXfhorpq"
-_WWW = re.compile(r"/www/([a-z0-9][a-z0-9.-]*)(?:/|$)")
 _EOL = re.compile(rb"\r\n|\r|\n")
 _ALONE = re.compile(rb"(?:^|\r\n)\.\r\n")
 
@@ -113,7 +113,7 @@ def whole(said: bytes, wanted: Asked) -> tuple[bytes, list[str]]:
 
 def sender(account: str, folder: str, host: str) -> str:
     """Return the envelope sender: the account, and the site whose program it is."""
-    found = _WWW.search(folder)
+    found = re.search(rf"/{re.escape(account)}/www/([a-z0-9][a-z0-9.-]*)(?:/|$)", folder)
     return f"{account}+{found[1][:60]}@{host}" if found else f"{account}@{host}"
 
 
@@ -134,11 +134,21 @@ class Postfix(smtplib.SMTP):
             raise
         return found
 
+    def come_from_here(self) -> None:
+        """Say our address where Postfix wants to know it: who signs takes a socket for a stranger's."""
+        self.ehlo()
+        if self.has_extn("xclient"):
+            code, says = self.docmd("XCLIENT", "NAME=localhost ADDR=127.0.0.1")
+            if code != GREETING:
+                raise smtplib.SMTPResponseException(code, says)
+            self.ehlo()
+
 
 def submit(message: bytes, from_: str, to: Sequence[str], host: str, path: str = QUEUE) -> None:
     """Hand a message to Postfix for all its recipients, or raise SendmailError."""
     try:
         with Postfix(path, host) as client:
+            client.come_from_here()
             refused = client.sendmail(from_, list(to), message, ["BODY=8BITMIME"])
     except smtplib.SMTPRecipientsRefused as error:
         refused = error.recipients

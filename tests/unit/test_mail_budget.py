@@ -28,6 +28,7 @@ SAID = {
         {"name": "x.test"},
     ],
     "nodes": [{"name": "web.infini.test", "addresses": ["192.0.2.10", "2001:db8::10"]}],
+    "domains_file": "",
     "networks": ["192.0.2.0/24", "[2001:db8::]/64", "127.0.0.0/8"],
     "patience": 1,
     "stretch": 1,
@@ -380,3 +381,15 @@ def test_thaw_lets_go_what_is_held_and_drop_deletes_what_waits_of_one_account_on
 def test_equal_reasons_are_told_together(first, second):
     assert mail_queue.reason(first) == mail_queue.reason(second)
     assert "450" in mail_queue.reason(first) or "timed out" in mail_queue.reason(first)
+
+
+def test_domains_that_change_without_us_stand_in_a_file(tmp_path):
+    path = tmp_path / "accounts"
+    said = settings(domains_file=str(path))
+    request = {"sasl_username": "ada@neuf.test"}
+    assert whose(request, command.fresh(said))[0] == "neuf.test", "who is not known yet counts for himself"
+    path.write_text("neuf.test ecole\nseul.test\n")
+    assert whose(request, command.fresh(said))[0] == "ecole"
+    assert whose({"sasl_username": "ada@velo.test"}, command.fresh(said))[0] == "velo"
+    path.write_text("neuf.test quartier\n")
+    assert whose(request, command.fresh(said))[0] == "quartier"

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from infini.errors import RefusedError
+from infini.mail.cli import server_of
 from infini.mail.copy import Account, Copied, Copy, Journal, _batches
 
 THERE = Account("imap.ailleurs.example", "ada@velo.example", "secret")
@@ -112,3 +113,32 @@ def test_a_large_message_comes_alone_and_none_is_left_out(sizes, wanted):
 
 def test_no_command_names_too_many_messages():
     assert list(map(len, _batches(dict.fromkeys(range(1201), 0), 10))) == [500, 500, 201]
+
+
+def inventory(**servers):
+    """An inventory with these mail servers: the domains that each declares, None for a panel."""
+    said = {
+        host: {
+            "mail_mode": "panel" if domains is None else "declared",
+            "mail_domains": [{"name": one} for one in domains or []],
+        }
+        for host, domains in servers.items()
+    }
+    return SimpleNamespace(
+        hosts=lambda _group: list(said), get=lambda host, name, default: said[host].get(name, default)
+    )
+
+
+@pytest.mark.parametrize(
+    ("servers", "found"),
+    [
+        ({"lists": ["velo.test"]}, ["lists"]),
+        ({"lists": []}, ["lists"]),
+        ({"lists": ["velo.test"], "panel": None}, ["lists"]),
+        ({"lists": ["bourg.test"], "panel": None}, ["panel"]),
+        ({"lists": [], "other": []}, []),
+        ({"lists": ["velo.test"], "other": ["velo.test"]}, ["lists", "other"]),
+    ],
+)
+def test_a_mailbox_is_copied_to_the_server_that_has_its_domain(servers, found):
+    assert server_of(inventory(**servers), "Ada@Velo.test") == found

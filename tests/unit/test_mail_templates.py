@@ -5,6 +5,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -38,14 +39,14 @@ FULL = {
 
 def picture(**given: object) -> Picture:
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
-    variables = {**defaults, **GIVEN, **given}
-    env = environment(lambda name: variables.get(name, missing))
+    variables = {**defaults, **GIVEN, "role_path": str(ROLE), **given}
+    env = environment(lambda name: variables.get(name, missing), (ROLE / "templates",))
     env.filters["regex_replace"] = lambda text, pattern, by: re.sub(pattern, by, text)
     env.filters["zip"], env.filters["from_json"] = zip, json.loads
+    env.filters["quote"] = shlex.quote
     env.filters["to_nice_json"] = lambda value: json.dumps(value, indent=4, sort_keys=True)
     env.filters["hosting_modules"] = lambda name: ["__init__", *sorted(engine.sources(name))]
     env.globals["lookup"] = lambda _plugin, path: Path(path).read_text()
-    env.globals["role_path"] = str(ROLE)
     env.filters["flatten"] = lambda rows: [item for row in rows for item in row]
     return Renderer(ROLE / "tree", env, "mail", lambda path: (path.read_bytes(), False)).picture()
 
@@ -265,3 +266,94 @@ def test_the_records_of_a_domain_are_printed(words, status, said, program, tmp_p
     assert done.returncode == status
     assert (done.stdout + done.stderr).startswith(said)
     assert status or done.stdout == said
+
+
+PANEL = {
+    **FULL,
+    "mail_mode": "panel",
+    "mail_domains": [],
+    "mail_selector": "alternc",
+    "mail_doors": ["door"],
+    "mail_policies": ["unix:/run/budget.sock"],
+    "mail_panel_settings": {"smtpd_client_connection_rate_limit": "0"},
+}
+
+
+def test_where_alternc_has_the_mail_none_of_its_files_is_ours():
+    ours, others = set(tree(**PANEL)), set(tree(**FULL))
+    assert not ours & {"/etc/postfix/main.cf", "/etc/postfix/master.cf", "/etc/dovecot/dovecot.conf"}
+    assert not any(
+        path.startswith(("/etc/alternc", "/etc/dovecot/conf.d/95", "/etc/dovecot/conf.d/96")) for path in ours
+    )
+    assert {
+        "/etc/infini-mail/main.cf",
+        "/etc/postfix/panel/senders.cf",
+        "/etc/dovecot/conf.d/99-infini.conf",
+        "/usr/lib/alternc/install.d/infini-mail",
+        "/usr/local/lib/infini-mail/hosting/mail_panel_command.py",
+    } <= ours - others
+    assert not any("panel" in path for path in others)
+    assert not any("keys" in path or "selector_map" in text for path, text in tree(**PANEL).items())
+
+
+def test_both_modes_say_the_same_of_tls_signatures_and_forwards():
+    panel = settings(tree(**PANEL)["/etc/infini-mail/main.cf"])
+    declared = settings(tree(**{**FULL, "mail_policies": PANEL["mail_policies"]})["/etc/postfix/main.cf"])
+    shared = {name for name in panel if name in declared and panel[name] == declared[name]}
+    assert {
+        "milter_default_action",
+        "smtpd_milters",
+        "smtpd_tls_auth_only",
+        "smtpd_tls_protocols",
+        "smtpd_forbid_bare_newline",
+        "recipient_canonical_maps",
+        "smtpd_relay_restrictions",
+        "smtpd_end_of_data_restrictions",
+        "tls_server_sni_maps",
+    } <= shared
+    assert panel["smtpd_client_connection_rate_limit"] == "0"
+    assert "reject_authenticated_sender_login_mismatch" in panel["smtpd_sender_restrictions"]
+    assert panel["sender_canonical_maps"].split(", ")[1] == declared["sender_canonical_maps"]
+
+
+def test_alterncs_main_cf_takes_a_setting_a_line():
+    text = tree(**PANEL)["/etc/infini-mail/main.cf"]
+    assert [line for line in text.splitlines() if line[:1].isspace()] == []
+
+
+def test_entries_for_alterncs_master_cf_are_those_of_both_modes():
+    entries = services(tree(**PANEL)["/etc/infini-mail/master.cf"])
+    assert set(entries) == {"door", "slow-orange", "slow-other", "sympa"}
+    assert "smtpd_authorized_xclient_hosts=127.0.0.1" in entries["door"]
+    others = services(tree(**FULL)["/etc/postfix/master.cf"])
+    assert {name: entries[name] for name in ("slow-orange", "slow-other", "sympa")}.items() <= others.items()
+
+
+def test_a_host_without_alternc_is_refused_in_words(program):
+    text = program.read_text()
+    program.write_text(text.replace("/usr/sbin/alternc.install", str(program.parent / "alternc.install")))
+    said = judged("judge_panel", program, **PANEL)
+    assert said.startswith("AlternC is not on this host, which is to have its mail: apply the panel first")
+    (program.parent / "alternc.install").touch(0o755)
+    assert judged("judge_panel", program, **PANEL) == ""
+
+
+def test_on_a_panel_a_domain_without_its_key_is_named_and_no_key_changes(program, tmp_path):
+    program.write_text(tree(**PANEL)["/usr/local/sbin/infini-mail"].replace("/var/lib/infini/mail", str(tmp_path)))
+    (tmp_path / "domains").write_text("bourg.test\nvelo.test\n")
+    (tmp_path / "dkim").mkdir()
+    for key in ("bourg.test.alternc.key", "velo.test.example.alternc.key", "velo.test.infini1.key"):
+        (tmp_path / "dkim" / key).touch()
+    done = subprocess.run(["sh", str(program), "keys"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith("Mail of velo.test is not signed")) == (1, True)
+    (tmp_path / "dkim/velo.test.alternc.key").touch()
+    subprocess.run(["sh", str(program), "keys"], check=True)
+    done = subprocess.run(["sh", str(program), "rotate", "--all"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith("Keys do not change here: AlternC makes")) == (2, True)
+
+
+def test_postfix_reads_no_password_from_a_file():
+    for path, text in tree(**PANEL).items():
+        if path.startswith("/etc/postfix/panel/"):
+            assert "password" not in [line.split(" =")[0] for line in text.splitlines()], path
+            assert "user = postfix\n" in text

@@ -37,7 +37,11 @@ class Queue(socketserver.StreamRequestHandler):
             line = raw.decode().strip()
             verb = line[:4].upper()
             if verb == "EHLO":
-                self.say("250-web\r\n250 8BITMIME")
+                self.say("250-web\r\n250-8BITMIME\r\n250 " + self.server.offers)
+                continue
+            if verb == "XCLI":
+                self.server.clients.append(line)
+                self.say("220 web ESMTP" if "ADDR=127.0.0.1" in line else "501 no")
                 continue
             if verb == "MAIL":
                 one = {"from": line.split("<")[1].split(">")[0], "to": []}
@@ -62,6 +66,7 @@ class Queue(socketserver.StreamRequestHandler):
 def queue(tmp_path):
     with socketserver.ThreadingUnixStreamServer(str(tmp_path / "queue"), Queue) as server:
         server.taken, server.answer, server.daemon_threads = [], "250 queued", True
+        server.offers, server.clients = "SIZE", []
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server
@@ -77,7 +82,7 @@ def sendmail(tmp_path, queue):
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(tmp_path / "door"))
     listening.listen()
-    folder = tmp_path / "srv/members/velo/www/velo.test/blog"
+    folder = tmp_path / f"srv/members/{ME}/www/velo.test/blog"
     folder.mkdir(parents=True)
 
     def run(message, *words, where=folder):
@@ -111,6 +116,27 @@ def test_the_sender_is_the_account_whatever_is_said(sendmail, queue):
 def test_outside_of_a_site_it_is_the_account_alone(sendmail, queue, tmp_path):
     assert sendmail(b"Subject: x\r\n\r\nx", "a@dehors.test", where=tmp_path) == (0, "")
     assert queue.taken[0]["from"] == f"{ME}@{HOST}"
+
+
+def test_a_mail_server_that_wants_to_know_where_mail_comes_from_is_told(sendmail, queue):
+    queue.offers = "XCLIENT NAME ADDR"
+    for number in range(2):
+        assert sendmail(b"Subject: x\n\nx", f"{number}@dehors.test") == (0, "")
+    assert queue.clients == ["XCLIENT NAME=localhost ADDR=127.0.0.1"] * 2
+    assert [one["to"] for one in queue.taken] == [["0@dehors.test"], ["1@dehors.test"]]
+
+
+@pytest.mark.parametrize(
+    ("folder", "sender"),
+    [
+        ("/srv/members/velo/www/velo.test/blog", "velo+velo.test@web"),
+        ("/var/www/alternc/v/velo/www/lettres", "velo+lettres@web"),
+        ("/var/www/alternc/v/velo", "velo@web"),
+        ("/srv/members/autre/www/autre.test", "velo@web"),
+    ],
+)
+def test_the_site_is_told_by_its_folder_wherever_homes_are(folder, sender):
+    assert door.sender("velo", folder, "web") == sender
 
 
 def test_without_i_a_dot_alone_is_the_end(sendmail, queue):

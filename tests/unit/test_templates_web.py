@@ -126,7 +126,8 @@ def test_programs_of_members_reach_what_is_declared():
         "tcp dport 80 accept",
         "tcp dport 443 accept",
         "ip daddr { 192.0.2.53 } meta l4proto { tcp, udp } th dport 53 accept",
-        "oif lo tcp dport 587 accept",
+        "oif lo ip saddr != 127.0.0.0/8 ip daddr != 127.0.0.0/8 tcp dport 587 accept",
+        "oif lo ip6 saddr != ::1 ip6 daddr != ::1 tcp dport 587 accept",
         'meta skuid "velo" tcp dport 993 accept',
     ]
     assert rules[rules.index(allowed[-1]) + 1 :][:3] == [

@@ -113,12 +113,21 @@ def _asked(there: str, here: str) -> tuple[str, str]:
     return ask[0], ask[1]
 
 
+def server_of(inventory: Inventory, address: str) -> list[str]:
+    """Return the mail server whose domain an address is; what nobody declares is for AlternC to know."""
+    servers, domain = inventory.hosts("mail_servers"), address.rpartition("@")[2].lower()
+    if len(servers) < 2:
+        return servers
+    declared = [one for one in servers if domain in {row["name"] for row in inventory.get(one, "mail_domains", [])}]
+    return declared or [one for one in servers if inventory.get(one, "mail_mode", "") == "panel"]
+
+
 def _ours(inventory: Inventory, address: str, password: str) -> Account:
     from infini.mail.copy import Account
 
-    servers = inventory.hosts("mail_servers")
+    servers = server_of(inventory, address)
     if len(servers) != 1:
-        raise RefusedError(f"{inventory.path.name} has {len(servers)} hosts in the group mail_servers: say --to HOST")
+        raise RefusedError(f"{inventory.path.name} does not say which of its mail servers has {address}: say --to HOST")
     trust = ssl.create_default_context()
     for authority in inventory.get(servers[0], "hosting_authorities", []):
         trust.load_verify_locations(authority)
