@@ -93,9 +93,10 @@ def test_reports_on_tls_reach_us(pages):
 
 
 def test_the_dns_leads_the_names_of_the_pages_to_their_host(pages):
+    host = pages.inventory.get(pages.server, "hosting_fqdn")
     for domain in pages.domains:
         for page in ("autoconfig", "autodiscover", "mta-sts"):
-            assert pages.records(f"{page}.{domain}", "CNAME") == [f"{pages.get('mail_pages_host')}."]
+            assert pages.records(f"{page}.{domain}", "CNAME") == [f"{host}."]
 
 
 def test_a_domain_of_others_has_no_pages_here(pages):

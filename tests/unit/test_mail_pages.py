@@ -181,10 +181,13 @@ def test_nothing_else_stands_there(ask, host, path):
 def test_who_is_not_the_front_and_who_says_too_much_gets_nothing(ask):
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)):
         ask("mta-sts.velo.test", "/.well-known/mta-sts.txt", proxy=b"")
-    long = "x" * (mail_pages.LONGEST + 1)
-    assert ask("autodiscover.velo.test", "/autodiscover/autodiscover.xml", method="POST", body=long)[0] == 413
-    pieces = iter([b"how long this is, nobody says"])
-    assert ask("autodiscover.velo.test", "/autodiscover/autodiscover.xml", method="POST", body=pieces)[0] == 411
+    # No body follows: it is refused before it is read, and whoever still sends may find the door shut.
+    for header, status in (
+        ({"Content-Length": str(mail_pages.LONGEST + 1)}, 413),
+        ({"Transfer-Encoding": "chunked"}, 411),
+    ):
+        said = ask("autodiscover.velo.test", "/autodiscover/autodiscover.xml", method="POST", headers=header)
+        assert said[0] == status
     assert ask("mta-sts.velo.test", "/.well-known/mta-sts.txt", method="POST", body="")[0] == 405
     assert ask("mta-sts.velo.test", "/.well-known/mta-sts.txt", method="HEAD")[::2] == (200, "")
 
