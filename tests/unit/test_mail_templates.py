@@ -14,6 +14,7 @@ import pytest
 import yaml
 from jinja2.utils import missing
 
+from hosting.mail_records import PARTS
 from infini import engine
 from infini.tree_render import Picture, Renderer, environment
 
@@ -336,6 +337,11 @@ def test_a_host_without_alternc_is_refused_in_words(program):
     assert said.startswith("AlternC is not on this host, which is to have its mail: apply the panel first")
     (program.parent / "alternc.install").touch(0o755)
     assert judged("judge_panel", program, **PANEL) == ""
+
+
+@pytest.mark.parametrize(("name", "given"), [("keys.json", FULL), ("panel.json", PANEL)])
+def test_both_modes_are_told_all_that_records_are_made_of(name, given):
+    assert set(json.loads(tree(**given)[f"/etc/infini-mail/{name}"])["policy"]) == set(PARTS)
 
 
 def test_on_a_panel_a_domain_without_its_key_is_named_and_no_key_changes(program, tmp_path):
