@@ -54,8 +54,11 @@ def test_a_changed_pool_variable_shows_exactly_its_files_in_check_mode():
     assert shown == {f"/etc/php/pools/{pool}.conf" for pool in ("7.4/velo", "8.2/jardin", "8.2/webmail", "8.4/chorale")}
 
 
-@pytest.mark.usefixtures("inventory")
-def test_after_a_reboot_everything_is_green_within_a_minute():
+def test_after_a_reboot_everything_is_green_within_a_minute(inventory, host):
+    # A flight of the canary that is cut off, here or by a test before, is told until the next one, ten minutes later.
+    while not 20 < time.time() % 600 < 500:
+        time.sleep(1)
+    host(inventory.hosts("watchers")[0]).run_expect([0], "systemctl start infini-canary.service")
     for container in bench.containers(staging.name()):
         bench.podman("restart", container["Id"])
     end = time.monotonic() + 60
