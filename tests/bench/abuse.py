@@ -170,18 +170,16 @@ def _apart(container: str) -> Iterator[set[int]]:
     others = every - {max(every)}
     if not others:
         raise RuntimeError("This machine has one processor: who measures and who is measured need one each")
-    os.sched_setaffinity(0, {max(every)})
-    bench.podman("update", "--cpuset-cpus", _words(others), container)
-    beside = [name for name in bench.podman("ps", "--format", "{{.Names}}").split() if name != container]
-    try:
-        for name in beside:
+    hosts = bench.podman("ps", "--filter", "label=infini.bench", "--format", "{{.Names}}").split()
+    with contextlib.ExitStack() as afterwards:
+        os.sched_setaffinity(0, {max(every)})
+        afterwards.callback(os.sched_setaffinity, 0, every)
+        bench.podman("update", "--cpuset-cpus", _words(others), container)
+        afterwards.callback(bench.podman, "update", "--cpuset-cpus", _words(every), container)
+        for name in sorted({*hosts} - {container}):
             bench.podman("pause", name)
+            afterwards.callback(bench.podman, "unpause", name)
         yield others
-    finally:
-        for name in beside:
-            bench.podman("unpause", name, check=False)  # one that could not be paused runs already
-        bench.podman("update", "--cpuset-cpus", _words(every), container)
-        os.sched_setaffinity(0, every)
 
 
 def _quota(inventory: Inventory, host: str, name: str) -> int:
