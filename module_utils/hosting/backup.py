@@ -327,7 +327,7 @@ def resolve(patterns: Collection[str], there: Collection[str]) -> tuple[list[str
 def prepare(settings: Settings, service: Service) -> dict[str, Any]:
     """Do what the service wants before the copy, then dump its databases and count while the manifest is written."""
     finish(service)
-    shutil.rmtree(service.folder, ignore_errors=True)
+    shutil.rmtree(service.folder, ignore_errors=True)  # before the first run there is none
     service.dumps.mkdir(parents=True, mode=0o700)
     service.folder.chmod(0o700)
     _mark(service).touch()
@@ -405,7 +405,7 @@ def finish(service: Service) -> None:
             _run(command, "after_failed")
         except BackupError as error:  # noqa: PERF203  each gets its turn
             failed.append(error)
-    shutil.rmtree(service.dumps, ignore_errors=True)
+    shutil.rmtree(service.dumps, ignore_errors=True)  # the copy is made: what stays here goes with the next one
     _mark(service).unlink()
     if failed:
         raise failed[0]

@@ -194,7 +194,7 @@ def _find(box: imaplib.IMAP4_SSL, subject: str) -> bytes:
     numbers = box.search(None, "SUBJECT", f'"{subject}"')[1][0].split()
     if not numbers:
         return b""
-    return bytes(box.fetch(numbers[0].decode(), "(BODY.PEEK[])")[1][0][1])  # type: ignore[index]
+    return bytes(box.fetch(numbers[0].decode(), "(BODY.PEEK[])")[1][0][1])  # type: ignore[index]  # a part that is there is a pair
 
 
 def _tidy(box: imaplib.IMAP4_SSL) -> None:

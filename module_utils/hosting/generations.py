@@ -164,7 +164,7 @@ class Repository:
         source, new, aside = self.generations / name, self.folder / ".new", self.folder / f"aside-{now.strftime(STAMP)}"
         user = pwd.getpwnam(f"backup-{self.client}")
         with self._undisturbed():
-            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)  # what a killed run left, mostly nothing
             transaction = settled(source)
             if transaction is None:
                 raise StoreError("empty")

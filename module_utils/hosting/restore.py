@@ -246,7 +246,7 @@ class Journal:
         """Forget the steps, once they are done or undone; what was only for the work goes in both cases."""
         for kind, *step in self.steps:
             if kind == "scratch" or (kind == "folder" and not done):
-                shutil.rmtree(step[0], ignore_errors=True)
+                shutil.rmtree(step[0], ignore_errors=True)  # it may not have been made yet
         self.path.unlink(missing_ok=True)
         self.steps = []
 

@@ -125,7 +125,7 @@ def _copy(source: Path, place: Path) -> None:
 
 
 def _run(command: Sequence[str], **options: object) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]  # run's own
     if done.returncode:
         raise SympaError(f"{command[0]} failed: {done.stderr.strip()}")
 

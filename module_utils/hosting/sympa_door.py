@@ -102,7 +102,7 @@ class Database:
                 raise SympaError("MariaDB's client is not on this host: apply the role mariadb first") from None
             with client:
                 assert client.stdin is not None  # noqa: S101  both are pipes
-                assert client.stdout is not None  # noqa: S101
+                assert client.stdout is not None  # noqa: S101  likewise
                 with suppress(BrokenPipeError), TextIOWrapper(client.stdin, "utf-8") as stream:
                     stream.writelines(f"{statement};\n" for statement in statements)
                 # The client writes \\n for a line's end within a name, but a carriage return as it is.
@@ -130,7 +130,7 @@ def _folder_of_the_server() -> Iterator[Path]:
 
 def remove_lines() -> None:
     """Remove the lines that a run has loaded, or that one which was killed has left."""
-    rmtree(LINES, ignore_errors=True)
+    rmtree(LINES, ignore_errors=True)  # mostly there are none
 
 
 class Folders:

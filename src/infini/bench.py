@@ -204,7 +204,7 @@ def _bootstrap(release: str, tar: Path) -> None:
     tar.parent.mkdir(parents=True, exist_ok=True)
     part = tar.with_suffix(".part.tar")
     temporary = CACHE / "tmp" / release  # what a killed run left here is removed by the next one
-    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)  # mostly nothing
     temporary.mkdir(parents=True)
     done = subprocess.run(
         ["mmdebstrap", "--quiet", *_recipe(), release, str(part)],
@@ -213,7 +213,7 @@ def _bootstrap(release: str, tar: Path) -> None:
         text=True,
         check=False,
     )
-    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)  # what resists is the next run's to remove
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("E:")] or done.stderr.splitlines()[-1:]
         raise FailedError(
@@ -489,7 +489,7 @@ def destroy(name: str) -> bool:
         for tag in podman("images", "--format", "{{.Repository}}:{{.Tag}}", "localhost/infini-bench-*").split():
             if not podman("ps", "--all", "--quiet", "--filter", f"ancestor={tag}"):  # nor anything of somebody else's
                 podman("rmi", tag)
-    shutil.rmtree(bench.folder, ignore_errors=True)
+    shutil.rmtree(bench.folder, ignore_errors=True)  # a bench that was never up has none
     return found
 
 

@@ -48,7 +48,7 @@ def build(into: Path, sources: Path = SOURCES) -> Path:
     into.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # a bench keeps its keys beside it
     written.unlink(missing_ok=True)
     for old in ("pool", "dists"):
-        shutil.rmtree(into / old, ignore_errors=True)
+        shutil.rmtree(into / old, ignore_errors=True)  # the first time there are none
     pool = into / "pool"
     pool.mkdir(parents=True)
     packages = "\n".join(_entry(_package(tree, pool), into) for tree in trees)

@@ -111,7 +111,7 @@ def _venv(python: str, folder: Path) -> Path:
     lock = ROOT / "requirements.lock"
     stamp = folder / "lock"
     if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # the first time there is none
         subprocess.run([python, "-m", "venv", "--without-pip", str(folder)], check=True)
         sync = [
             "uv",

@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import random
 import shlex
 import statistics
 import sys
@@ -137,9 +138,11 @@ class Asked:
 def _ask(visit: Visit, site: Site, seconds: float) -> Asked:
     """Ask for a page at a steady rate, whatever the answers take; an answer counts from when it was due.
 
-    The first seconds wake the site's PHP and count for nothing.
+    Each is due at a chance moment of its turn: an even beat is in step with the turns in which accounts get their share
+    of a processor, and meets the attacker's burst always or never. The first seconds wake the site's PHP and count for
+    nothing.
     """
-    asked = Asked()
+    asked, chance = Asked(), random.Random(0)  # noqa: S311  no secret
     begin = time.monotonic() + WAKE_SECONDS
 
     def once(due: float) -> None:
@@ -156,24 +159,27 @@ def _ask(visit: Visit, site: Site, seconds: float) -> Asked:
 
     waking, counted = (int(some * PER_SECOND) for some in (WAKE_SECONDS, seconds))
     with ThreadPoolExecutor(32) as pool:
-        list(pool.map(once, (begin + number / PER_SECOND for number in range(-waking, counted))))
+        list(pool.map(once, (begin + (number + chance.random()) / PER_SECOND for number in range(-waking, counted))))
     return asked
 
 
 @contextlib.contextmanager
 def _apart(container: str) -> Iterator[set[int]]:
-    """Keep the last processor to ourselves; give those that are left to the host."""
+    """Keep the last processor to ourselves, give the others to the host, and let every other host stand still."""
     every = os.sched_getaffinity(0)
     others = every - {max(every)}
     if not others:
         raise RuntimeError("This machine has one processor: who measures and who is measured need one each")
-    os.sched_setaffinity(0, {max(every)})
-    bench.podman("update", "--cpuset-cpus", _words(others), container)
-    try:
+    hosts = bench.podman("ps", "--filter", "label=infini.bench", "--format", "{{.Names}}").split()
+    with contextlib.ExitStack() as afterwards:
+        os.sched_setaffinity(0, {max(every)})
+        afterwards.callback(os.sched_setaffinity, 0, every)
+        bench.podman("update", "--cpuset-cpus", _words(others), container)
+        afterwards.callback(bench.podman, "update", "--cpuset-cpus", _words(every), container)
+        for name in sorted({*hosts} - {container}):
+            bench.podman("pause", name)
+            afterwards.callback(bench.podman, "unpause", name)
         yield others
-    finally:
-        bench.podman("update", "--cpuset-cpus", _words(every), container)
-        os.sched_setaffinity(0, every)
 
 
 def _quota(inventory: Inventory, host: str, name: str) -> int:

@@ -192,7 +192,7 @@ def _size(panel: Panel, **numbers: int) -> dict[str, Any]:
         "changed again": sum(host["changed"] for host in again.hosts.values()),
         "one change": round(one.seconds, 1),
         "sites in force": int(panel.run(count, sql)),
-        "problems": panel.run("alternc-apply check || true"),
+        "problems": panel.run("alternc-apply check || true"),  # its words are what is printed
     }
 
 

@@ -36,7 +36,8 @@ USAGE = (
     "cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null || "
     "sed -n 's/^usage_usec \\(.*\\)/\\1000/p' /sys/fs/cgroup/cpu.stat"
 )
-# Everybody begins with cold files, and the host's memory free of what the one before wrote. cgroup v1, or v2.
+# Everybody begins with cold files, and the host's memory free of what the one before wrote. cgroup v1, or v2,
+# whose file says in the end that 64G were not to be had.
 COOL = (
     "sync; echo 0 >/sys/fs/cgroup/memory/memory.force_empty 2>/dev/null ||"
     " echo 64G >/sys/fs/cgroup/memory.reclaim 2>/dev/null || true"

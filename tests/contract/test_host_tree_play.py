@@ -25,10 +25,10 @@ ROLE = {
     "handlers/main.yml": """
 - name: Reload demo
   ansible.builtin.command: "{{ reload | default('true') }}"
-  changed_when: false
+  changed_when: false # what counts is the tree's own change
 - name: Restart demo
   ansible.builtin.command: "true"
-  changed_when: false
+  changed_when: false # likewise
 """,
     f"tree{HERE}/demo.conf.j2": (
         "# {{ ansible_managed }}\nword = {{ word | b64encode }}{{ word is match('h') }}\n"

@@ -146,7 +146,7 @@ def test_a_list_that_is_closed_and_opened_again_keeps_its_members(sympa):
     )
     assert done.ok
     name, _, robot = address.partition("@")
-    status = f"SELECT status_list FROM list_table WHERE name_list = '{name}' AND robot_list = '{robot}'"  # noqa: S608
+    status = f"SELECT status_list FROM list_table WHERE name_list = '{name}' AND robot_list = '{robot}'"  # noqa: S608 (ours)
     assert sympa.sql(status) == "closed"
     sympa.run(f"postmap -q {address} hash:/etc/sympa/postfix/transport", status=1)
     assert sympa.apply().ok
@@ -171,7 +171,7 @@ def test_who_unsubscribes_stays_out_and_a_list_of_hand_stays(sympa):
     address = next(address for address, one in sympa.open.items() if one.get("managed"))
     robot = address.partition("@")[2]
     [gone, *_] = sorted(sympa.members(address))
-    named = f"SELECT DISTINCT comment_subscriber FROM subscriber_table WHERE user_subscriber = '{gone}'"  # noqa: S608
+    named = f"SELECT DISTINCT comment_subscriber FROM subscriber_table WHERE user_subscriber = '{gone}'"  # noqa: S608 (ours)
     name = sympa.sql(named)
     sympa.run(f"{SYMPA} del --quiet {address}", f"{gone}\n")
     xml = (

@@ -115,6 +115,7 @@ def test_keys_and_own_limits_only_where_an_account_has_some():
         "IOWeight=100",
         "MemorySwapMax=0",
     } <= set(lines(texts["/etc/systemd/system/members-.slice.d/10-limits.conf"]))
+    assert "CPUWeight=10" in lines(texts["/etc/systemd/system/members.slice"])
 
 
 def test_programs_of_members_reach_what_is_declared():

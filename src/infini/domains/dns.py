@@ -359,7 +359,11 @@ class _Asker:
                 if stream:
                     return await stream.ask(query)
                 answer, _tcp = await dns.asyncquery.udp_with_fallback(
-                    query, address, self._timeout, self._port, ignore_errors=True
+                    query,
+                    address,
+                    self._timeout,
+                    self._port,
+                    ignore_errors=True,  # a forged answer is passed over, the real one awaited
                 )
             except (dns.exception.DNSException, OSError, EOFError) as error:
                 says = f"no answer from {address} ({type(error).__name__})"

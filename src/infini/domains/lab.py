@@ -296,7 +296,7 @@ class Lab:
         self._servers.clear()
         _libc.setns(self._home, _CLONE_NEWNET)
         os.close(self._home)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)  # in /tmp, and nobody reads it any more
 
     def _family(self, name: str) -> list[int]:
         """Return the processes of a server, its own first."""

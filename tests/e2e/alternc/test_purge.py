@@ -82,7 +82,7 @@ def test_a_member_leaves_in_two_steps(panel, tmp_path):
     assert there() == [["0"]]
     assert panel.sql(f"SELECT enabled FROM ftpusers WHERE name = '{LOGIN}'") == [["0"]]  # noqa: S608 (ours)
 
-    assert f"{LOGIN} is frozen since {time.strftime('%Y-%m-%d')}: this may be done from" in refused()
+    assert f"{LOGIN} is frozen since {panel.run('date +%F').strip()}: this may be done from" in refused()
     panel.run(
         "flock /run/alternc-apply.lock python3 -",
         "import json, pathlib\n"
