@@ -34,7 +34,7 @@ SEND = """<?php
 $sent = 0;
 for ($i = 0; $i < $_GET["n"]; $i++) {
     $to = "{$_GET["run"]}-{$_GET["from"]}-$i@dehors.test";
-    $sent += mail($to, "lettre", "Bonjour.\\n.\\nFin.", "From: x@velo.test", $_GET["more"] ?? "");
+    $sent += mail($to, "lettre", "Bonjour.\\n.\\nFin.", "From: " . ($_GET["as"] ?? "x@velo.test"), $_GET["more"] ?? "");
 }
 echo "sent ", $sent;
 """
@@ -284,6 +284,17 @@ def test_nobody_sends_in_anothers_name(bench, outside, sites, visit):
     assert b"\r\nBonjour.\r\n..\r\nFin." in mail.content
     for host in (bench.address, "127.0.0.1"):
         assert visit(sites["velo"], f"connect.php?to={host}")[1] == "shut"
+
+
+def test_a_site_is_signed_for_under_its_own_members_domains(bench, outside, sites, visit):
+    verdicts = {}
+    for account in ("velo", "chorale"):
+        run = f"signed{unique()}"
+        status, text, _ = visit(sites[account], f"send.php?n=1&run={run}&from=0&as=ada@velo.test")
+        assert (status, text) == (200, "sent 1")
+        found = bench.verdicts(outside.wait(f"{run}-0-0@dehors.test"))
+        verdicts[account] = (found["dkim"], found["dmarc"])
+    assert verdicts == {"velo": ("pass", "pass"), "chorale": ("none", "fail")}
 
 
 def test_who_counts_is_down_and_nothing_leaves_uncounted(bench, outside):
