@@ -17,10 +17,11 @@ options:
     description: >-
       V(cards), the whole cards, each with the key C(playbook) added; V(checks), the same with names, ports and checks
       only; V(ports), the ports as one flat list; V(packages), the names of packages; V(whole), what a backup must hold
-      of each service that has something to keep. The less is asked for, the fewer variables must be defined.
+      of each service that has something to keep; V(held), the units that stand still while that is brought back. The
+      less is asked for, the fewer variables must be defined.
     type: list
     elements: str
-    choices: [cards, checks, packages, ports, whole]
+    choices: [cards, checks, held, packages, ports, whole]
     default: [cards]
   playbook:
     description: Only the cards of the roles that this playbook applies, named without its suffix; default all.
@@ -58,8 +59,8 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
         """Give one list."""
         what = terms[0] if terms else "cards"
-        if what not in ("cards", "checks", "packages", "ports", "whole"):
-            raise AnsibleError(f"service_cards knows cards, checks, packages, ports and whole, not {what!r}")
+        if what not in ("cards", "checks", "held", "packages", "ports", "whole"):
+            raise AnsibleError(f"service_cards knows cards, checks, held, packages, ports and whole, not {what!r}")
         self.set_options(var_options=variables, direct=options)
         reader = RenderedCards(self._loader, self._templar, variables or {}, self.get_option("playbook"))
         return [getattr(reader, what)()]

@@ -43,6 +43,10 @@ class RenderedCards:
         """Give what makes each service whole, of those that have something to keep."""
         return [whole for _, card, render in self._each() if (whole := cards.render_whole(card, render))]
 
+    def held(self) -> list[str]:
+        """Give the units that stand still while services are brought back, in the order of the cards."""
+        return [unit for _, card, render in self._each() for unit in render(card.get("held") or [], {})]
+
     def packages(self) -> list[str]:
         """Give the packages of all cards, each once, sorted."""
         return sorted({name for _, card, render in self._each() for name in render(card.get("packages") or [], {})})

@@ -19,6 +19,7 @@ from infini.hosts import load_plugins
 FACTS = {
     "web": {"distribution_release": "bookworm", "distribution_major_version": "12", "distribution_version": "12"},
     "anatole": {"distribution_release": "trixie", "distribution_major_version": "13", "distribution_version": "13"},
+    "lists": {"distribution_release": "bookworm", "distribution_major_version": "12", "distribution_version": "12"},
     "store": {"distribution_release": "bookworm", "distribution_major_version": "12", "distribution_version": "12"},
 }
 
@@ -62,7 +63,8 @@ def test_cards_render(ask, host, what):
 
 def test_a_host_has_the_cards_of_its_own_plays(ask):
     web, anatole, store = (
-        {card["service"]: card["playbook"] for card in ask("service_cards", host, "checks")} for host in FACTS
+        {card["service"]: card["playbook"] for card in ask("service_cards", host, "checks")}
+        for host in ("web", "anatole", "store")
     )
     assert web["front"] == "web"
     assert anatole["watch"] == "watch"
@@ -95,6 +97,12 @@ def test_a_host_knows_what_makes_its_services_whole(ask):
     assert "front" not in web, "all of it comes from the repository"
 
 
+def test_what_stands_still_while_services_are_brought_back_is_known(ask):
+    assert ask("service_cards", "lists", "held") == ["postfix@-.service"]
+    assert ask("service_cards", "anatole", "held") == ["infini-canary.timer", "infini-canary.service"]
+    assert ask("service_cards", "web", "held") == []
+
+
 def test_an_unknown_word_is_refused(ask):
-    with pytest.raises(Exception, match="knows cards, checks, packages, ports and whole"):
+    with pytest.raises(Exception, match="knows cards, checks, held, packages, ports and whole"):
         ask("service_cards", "web", "prots")

@@ -113,7 +113,8 @@ def test_confirm_and_missing_action_plugin(world, capsys):
 
 def test_told_to_stop_puts_everything_back(world, capsys):
     world.apply({"a": "one"})
-    judge = (Validation(("**",), ("sh", "-c", "kill -TERM $PPID; sleep 5")),)
+    # Not in the very moment it is started, when Python has nobody yet who waits for its end.
+    judge = (Validation(("**",), ("sh", "-c", "sleep 0.3; kill -TERM $PPID; sleep 5")),)
     request = world.request({"a": "two"}, validations=judge).pack()
     contents = pack_contents({world.path("a"): b"two"})
     result, _out = run(host_tree, capsys, request=request, contents=contents)

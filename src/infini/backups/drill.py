@@ -21,7 +21,7 @@ from typing import Any
 from infini import ROOT, STATE, bench, staging
 from infini.backups import faults, report
 from infini.backups.door import KEEPER, ask, keeper, run
-from infini.backups.recovery import Recovery, bring_back, clients, compared, look, settle
+from infini.backups.recovery import Recovery, bring_back, clients, compared, hold, look, settle
 from infini.backups.restore import Piece, moment_of
 from infini.errors import FailedError, InfiniError, RefusedError
 from infini.hosts import Connection, Inventory
@@ -114,6 +114,7 @@ def _rehearse(done: Drill, made: Any, journal: Mapping[str, Any], seeded: bool) 
     throwaway = Inventory(done.inventory)
     with done.stage("closed"):
         _close(throwaway)
+    hold(done, MACHINES)
     bring_back(done, throwaway)
     with done.stage("older"):
         _look_at_an_older(done, throwaway)

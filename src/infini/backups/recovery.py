@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from infini import staging
+from infini import ROOT, staging
 from infini.apply import apply
 from infini.backups.door import CLIENTS, ask, run, what_came
 from infini.backups.restore import TIME, Piece, Thing, moment_of, plan
@@ -29,6 +29,7 @@ from infini.verify.run import PLAYBOOK
 
 STATE_FILE = "/var/lib/infini-backup/state.json"
 """A host that has one has backed up before: it is no empty one."""
+HOLD = ROOT / "playbooks/hold.yml"
 Work = Callable[[Connection, Piece], list[dict[str, Any]]]
 
 
@@ -103,6 +104,7 @@ def rebuild(inventory: str, *, limit: str = "all", over: Sequence[str] = (), bef
             staging.create()
     _refuse_living(the_inventory, recovery.hosts, over)
     settle(recovery, "platform")
+    hold(recovery)
     bring_back(recovery, the_inventory, before)
     remark(recovery)
     settle(recovery, "services")
@@ -140,6 +142,14 @@ def settle(recovery: Recovery, stage: str, limit: str = "all", **variables: Any)
     if not done.ok:
         raise FailedError(done.sentence())
     return done
+
+
+def hold(recovery: Recovery, limit: str = "all") -> None:
+    """Stop what would write while archives are laid over it and compared; `settle` starts it again."""
+    with recovery.stage("hold"):
+        done = play(HOLD, recovery.inventory, arguments=["--limit", limit])
+    if not done.ok:
+        raise FailedError(done.sentence())
 
 
 def bring_back(recovery: Recovery, inventory: Inventory, before: str = "") -> None:

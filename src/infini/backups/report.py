@@ -25,6 +25,7 @@ def _(text: str) -> str:
 STAGES: Mapping[str, str] = {
     "machines": Phrase("empty machines"),
     "platform": Phrase("the services, empty"),
+    "hold": Phrase("what writes of itself is held"),
     "closed": Phrase("no way out"),
     "restore": Phrase("from the archives"),
     "compare": Phrase("compared with the manifests"),
