@@ -32,6 +32,14 @@ class Imap(imaplib.IMAP4_SSL):
         connection = socket.create_connection((self.address, 993), timeout)
         return self.ssl_context.wrap_socket(connection, server_hostname=self.name)
 
+    def __exit__(self, *raised: object) -> None:
+        """Leave; also a server that answers no more, to whom logout would leave the connection open."""
+        try:
+            super().__exit__(*raised)
+        finally:
+            self.file.close()
+            self.sock.close()
+
     def find(self, subject: str, folder: str = "INBOX") -> list[bytes]:
         """Return the messages of a folder that have this subject."""
         if self.select(folder)[0] != "OK":

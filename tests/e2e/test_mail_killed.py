@@ -7,6 +7,7 @@ message, and before it said so, has it twice; how often that happened is said.
 """
 
 import contextlib
+import imaplib
 import itertools
 import smtplib
 import sys
@@ -88,7 +89,8 @@ def test_no_message_is_lost_when_daemons_are_killed(platform):
     while time.monotonic() < end and len(arrived) < len(sent):
         platform.run("postqueue -f")  # what waits for its next try is tried now
         time.sleep(2)
-        with platform.mailbox(to) as mailbox:
+        # Who was just killed may let one question wait; all of them have until the end.
+        with contextlib.suppress(OSError, imaplib.IMAP4.abort), platform.mailbox(to) as mailbox:
             arrived = subjects(mailbox)
     assert len(sent) >= MESSAGES
     assert set(arrived) == sent
