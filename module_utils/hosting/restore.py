@@ -555,7 +555,7 @@ def compare(settings: Settings, asked: Any) -> dict[str, Any]:
         if not part:
             answer["findings"] += known_to_lack(header)
         if not to and not part:
-            answer["findings"] += counted(header["counts"], count(service), answer.get("moved_on", 0))
+            answer["findings"] += counted(header["counts"], count(service))
         earlier = [one["archive"] for one in archives if one["archive"] < archive][-1:]
         for name in [] if part else earlier:
             with unpacked(repository, service.service, name) as other:
@@ -602,10 +602,10 @@ def _databases(header: Mapping[str, Any], request: Mapping[str, Any], beside: bo
     return found
 
 
-def counted(wanted: Mapping[str, Any], found: Mapping[str, Any], moved_on: int = 0) -> list[dict[str, Any]]:
-    """Compare the counts of a service; what moved on between the manifest and the copy may be counted or not."""
+def counted(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Compare the counts of a service."""
     return [
         manifest.finding("count", name, number, found.get(name))
         for name, number in wanted.items()
-        if number is not None and (found.get(name) is None or abs(number - found[name]) > moved_on)
+        if number is not None and number != found.get(name)
     ]

@@ -353,11 +353,6 @@ def test_counts_are_compared_one_by_one():
     assert found == [manifest.finding("count", "rows", 7, 6)]
 
 
-def test_what_moved_on_before_the_copy_may_be_counted_or_not():
-    wanted, found = {"messages": 7, "boxes": 2, "lists": 1}, {"messages": 9, "boxes": 5, "lists": None}
-    assert [one["what"] for one in restore.counted(wanted, found, 2)] == ["boxes", "lists"]
-
-
 def test_over_the_living_no_link_of_a_member_is_followed(host):
     elsewhere = host.root / "elsewhere"
     elsewhere.mkdir()
