@@ -55,7 +55,7 @@ def readers(talk):
     return *here, elsewhere
 
 
-def left(outside, recipient, subject):  # noqa: F811
+def left(outside, recipient, subject):  # noqa: F811  that fixture
     """Wait until the rest of the world has it; return what it was given."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -70,7 +70,7 @@ def addresses(mail, header):
     return [address for _name, address in getaddresses(mail.get_all(header, []))]
 
 
-def test_a_reply_goes_to_the_list_in_its_thread_and_is_the_lists_own(talk, readers, outside):  # noqa: F811
+def test_a_reply_goes_to_the_list_in_its_thread_and_is_the_lists_own(talk, readers, outside):  # noqa: F811  that fixture
     ada, bob, elsewhere = readers
     first = message(ada, talk.list)
     with talk.as_member(ada) as client:
@@ -111,7 +111,7 @@ def test_a_reply_goes_to_the_list_in_its_thread_and_is_the_lists_own(talk, reade
     assert talk.verdicts(given, content=as_ada)["dmarc"] != "pass"
 
 
-def test_who_is_elsewhere_replies_and_is_heard(talk, readers, outside):  # noqa: F811
+def test_who_is_elsewhere_replies_and_is_heard(talk, readers, outside):  # noqa: F811  that fixture
     _ada, bob, elsewhere = readers
     first = message(bob, talk.list)
     with talk.as_member(bob) as client:

@@ -19,7 +19,7 @@ import time
 
 import pytest
 from mail_clients import Outside, Sieve, message, unique
-from test_mail import GTUBE, MARKED, STRANGER, UPGRADES, Platform, refused, told, upgraded
+from test_mail import GTUBE, MARKED, STRANGER, UPGRADES, Platform, refused, smuggle, told, upgraded
 
 from hosting.probes import OLD_VERSIONS, accepts_old, client_hello
 from infini.apply import playbook_path
@@ -235,20 +235,7 @@ def test_nobody_relays_through_the_panel(platform):
 
 
 def test_no_second_message_hides_in_one_for_the_panel(platform):
-    mail, hidden = message(STRANGER, ADA), message(STRANGER, ADA)
-    first, second = (one.as_bytes().replace(b"\n", b"\r\n") for one in (mail, hidden))
-    envelope = f"MAIL FROM:<{STRANGER}>\r\nRCPT TO:<{ADA}>\r\nDATA\r\n".encode()
-    with platform.smtp() as client:
-        client.ehlo()
-        client.mail(STRANGER)
-        client.rcpt(ADA)
-        assert client.docmd("DATA")[0] == 354
-        client.send(first + b"\n.\r\n" + envelope + second + b"\r\n.\r\n")
-        assert client.getreply()[0] == 250
-    with platform.mailbox(ADA) as mailbox:
-        mailbox.wait(mail["Subject"])
-        time.sleep(2)
-        assert not mailbox.find(hidden["Subject"])
+    smuggle(platform, ADA)
 
 
 def test_no_password_is_taken_in_clear_on_any_port_of_the_panel(platform):
